@@ -1,0 +1,1 @@
+"""Commands from where people talk, and the answers."""

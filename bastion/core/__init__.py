@@ -1,0 +1,1 @@
+"""What is decided: values and functions of values. No I/O, no clock, no await."""

@@ -1,0 +1,137 @@
+"""Who somebody is: the canonical identity made from claims that an issuer signed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Self
+
+from bastion.core.errors import Unauthenticated
+
+MAX_SUBJECT = 255
+"""ASCII characters (OpenID Connect Core 1.0, section 2: `sub`)."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
+
+
+class IdentityKind(StrEnum):
+    """People review; workloads never do."""
+
+    PERSON = "person"
+    WORKLOAD = "workload"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class IdentityId:
+    """The only name that decides anything: issuer and subject. E-mail addresses are for display.
+
+    Written ``issuer#subject``; an issuer never has a fragment (OpenID Connect Discovery 1.0, section 3), so the first
+    ``#`` separates the two.
+    """
+
+    issuer: str
+    subject: str
+
+    def __str__(self) -> str:
+        return f"{self.issuer}#{self.subject}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``issuer#subject``.
+
+        Raises:
+            ValueError: one of the two is missing.
+        """
+        issuer, separator, subject = text.partition("#")
+        if not (issuer and separator and subject):
+            raise ValueError(f"{text!r} is not an identity; it is written issuer#subject")
+        return cls(issuer, subject)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedClaims:
+    """Claims of a token whose signature, issuer, audience, times and nonce were verified.
+
+    Only the verifier in `bastion.adapters.oidc` makes one; until then a token is called ``unverified_token``.
+    """
+
+    issuer: str
+    subject: str
+    claims: Mapping[str, Any]
+    verified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimMapping:
+    """Which claims of an issuer carry what, and which of its groups count."""
+
+    groups: str = "groups"
+    name: str = "name"
+    group_prefix: str = ""
+    """Put before every group, so that two issuers cannot both say ``admins``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who somebody proved to be, and how.
+
+    ``email`` is present only when the issuer says it verified it. It is shown, and it is compared for one purpose: two
+    identities with the same verified e-mail are the same person when it comes to approving oneself.
+    """
+
+    id: IdentityId
+    email: str | None
+    name: str | None
+    groups: frozenset[str]
+    kind: IdentityKind
+    authenticated_at: datetime
+    amr: frozenset[str] = frozenset()
+
+    @property
+    def display(self) -> str:
+        """What people read: the verified e-mail, else the subject."""
+        return self.email or self.id.subject
+
+    def is_same_person_as(self, other: Identity) -> bool:
+        """Whether both are one human being: the same id, or the same verified e-mail under another issuer."""
+        if self.id == other.id:
+            return True
+        return self.email is not None and other.email is not None and self.email.casefold() == other.email.casefold()
+
+
+def identity_from(claims: VerifiedClaims, mapping: ClaimMapping) -> Identity:
+    """The identity that verified claims describe.
+
+    An e-mail that is not ``email_verified`` or is not one plain address is dropped. Missing groups are no groups.
+
+    Raises:
+        Unauthenticated: the subject is empty, too long or has control characters; nobody was logged in.
+    """
+    if not claims.subject or len(claims.subject) > MAX_SUBJECT or _CONTROL.search(claims.subject):
+        raise Unauthenticated("The identity provider sent a subject that cannot be used.", detail=repr(claims.subject))
+    email = claims.claims.get("email")
+    verified = claims.claims.get("email_verified") is True
+    if not (verified and isinstance(email, str) and _EMAIL.fullmatch(email) and not _CONTROL.search(email)):
+        email = None
+    name = claims.claims.get(mapping.name)
+    groups = claims.claims.get(mapping.groups)
+    if not isinstance(groups, list):
+        groups = []
+    auth_time = claims.claims.get("auth_time")
+    authenticated_at = claims.verified_at
+    if isinstance(auth_time, int) and not isinstance(auth_time, bool):
+        authenticated_at = min(claims.verified_at, datetime.fromtimestamp(auth_time, tz=claims.verified_at.tzinfo))
+    amr = claims.claims.get("amr")
+    return Identity(
+        id=IdentityId(claims.issuer, claims.subject),
+        email=email,
+        name=_CONTROL.sub("", name) if isinstance(name, str) else None,
+        groups=frozenset(mapping.group_prefix + g for g in groups if isinstance(g, str) and not _CONTROL.search(g)),
+        kind=IdentityKind.PERSON,
+        authenticated_at=authenticated_at,
+        amr=frozenset(m for m in amr if isinstance(m, str)) if isinstance(amr, list) else frozenset(),
+    )

@@ -1,0 +1,345 @@
+"""What is needed from outside, as small Protocols. Adapters keep these promises; tests hold them to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from bastion.core.audit import Event, EventFilter
+from bastion.core.geofence import Address, Place
+from bastion.core.grant import Grant, Request, Review
+from bastion.core.identity import Identity, IdentityId
+from bastion.core.policy import Access, Occupied, Power, Ruling
+from bastion.core.session import End, Session
+from bastion.core.target import Scope, Target
+
+
+class Clock(Protocol):
+    """The time, and nothing else; tests advance it."""
+
+    def now(self) -> datetime:
+        """The present instant, aware, in UTC."""
+        ...
+
+
+# ------------------------------------------------------------------------------------------------------ durable store
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedCertificate:
+    """What is kept of a contractor's certificate: enough to accept it again, nothing that opens anything."""
+
+    serial: int
+    fingerprint: str
+    """``SHA256:…`` of the certified public key, as ssh-keygen prints it."""
+    identity: IdentityId
+    scope: Scope
+    grant_id: str
+    address: str
+    valid_after: datetime
+    valid_before: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ChatLink:
+    """One chat account belongs to one identity, because that identity said so after logging in."""
+
+    platform: str
+    workspace: str
+    user: str
+    identity: IdentityId
+    linked_at: datetime
+
+
+class Transaction(Protocol):
+    """Everything written through one transaction is durable together, or not at all.
+
+    Reads inside it see its own writes, and no other writer's come between.
+    """
+
+    async def append(self, event: Event) -> Event:
+        """Write one event to the audit log; returned with its ``seq``."""
+        ...
+
+    async def save_identity(self, identity: Identity, seen_at: datetime) -> None:
+        """Remember who logged in last as this id; replaces what was known."""
+        ...
+
+    async def add_request(self, request: Request) -> None: ...
+
+    async def request(self, request_id: str) -> Request:
+        """Raises `NotFound`."""
+        ...
+
+    async def add_review(self, review: Review) -> None:
+        """Add one review. A second of the same identity for the same request raises `Conflict`."""
+        ...
+
+    async def reviews(self, request_id: str) -> Sequence[Review]: ...
+
+    async def add_grant(self, grant: Grant) -> None:
+        """Add a grant. A second one for the same request raises `Conflict`."""
+        ...
+
+    async def grant(self, grant_id: str) -> Grant:
+        """Raises `NotFound`."""
+        ...
+
+    async def revoke_grant(self, grant_id: str, at: datetime) -> Grant:
+        """Mark it revoked; one that is revoked already keeps its first time. Raises `NotFound`."""
+        ...
+
+    async def add_certificate(self, certificate: IssuedCertificate) -> None:
+        """A serial that exists already raises `Conflict`."""
+        ...
+
+    async def add_session(self, session: Session) -> None: ...
+
+    async def end_session(self, session_id: str, end: End, at: datetime, exit_status: int | None = None) -> Session:
+        """Mark it ended; one that has ended keeps its first end. Raises `NotFound`."""
+        ...
+
+    async def link_chat(self, link: ChatLink) -> None:
+        """Tie an account to an identity; replaces an older link of the same account."""
+        ...
+
+
+class Store(Protocol):
+    """The durable truth: requests, grants, certificates, sessions, links, and the audit log."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Write. Committed and durable when the block is left, rolled back when it raises.
+
+        Raises:
+            Unavailable: the store cannot be written; nothing of the block was kept.
+        """
+        ...
+
+    async def identity(self, identity_id: IdentityId) -> Identity:
+        """As of their last login. Raises `NotFound`."""
+        ...
+
+    async def find_identity(self, text: str) -> Identity:
+        """By ``issuer#subject``, or by verified e-mail when exactly one identity has it. Raises `NotFound`, `Refused`."""
+        ...
+
+    async def grants_of(self, identity: IdentityId, ended_after: datetime) -> Sequence[Grant]:
+        """Grants whose end is after ``ended_after``, revoked ones too, latest end first."""
+        ...
+
+    async def grants(self, live_at: datetime | None = None, limit: int = 200) -> Sequence[Grant]:
+        """Newest first; with ``live_at`` only those live then."""
+        ...
+
+    async def grant(self, grant_id: str) -> Grant:
+        """Raises `NotFound`."""
+        ...
+
+    async def request(self, request_id: str) -> Request:
+        """Raises `NotFound`."""
+        ...
+
+    async def waiting_requests(self, asked_after: datetime) -> Sequence[Request]:
+        """Not withdrawn, without a grant and without a refusal, asked after that, oldest first."""
+        ...
+
+    async def certificate(self, serial: int) -> IssuedCertificate:
+        """Raises `NotFound`."""
+        ...
+
+    async def session(self, session_id: str) -> Session:
+        """By id, or by the beginning of one that only one session has. Raises `NotFound`, `Refused`."""
+        ...
+
+    async def sessions(
+        self, *, live: bool | None = None, identity: str | None = None, target: str | None = None, limit: int = 200
+    ) -> Sequence[Session]:
+        """Newest first. ``identity`` is part of a display name or id, ``target`` of a full name."""
+        ...
+
+    async def sessions_of_node(self, node: str) -> Sequence[Session]:
+        """The sessions of ``node`` that have no end yet."""
+        ...
+
+    async def chat_link(self, platform: str, workspace: str, user: str) -> ChatLink:
+        """Raises `NotFound`."""
+        ...
+
+    async def events(self, wanted: EventFilter) -> Sequence[Event]:
+        """In order of ``seq``: the first ``limit`` after ``after_seq``, or without ``after_seq`` the last ``limit``."""
+        ...
+
+    async def close(self) -> None:
+        """Idempotent."""
+        ...
+
+
+# ------------------------------------------------------------------------------------------------------- coordination
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """Something ended: every node looks at its sessions again, and cuts those concerned."""
+
+    grant_id: str | None = None
+    identity: IdentityId | None = None
+
+
+class Coordination(Protocol):
+    """What nodes tell each other. Nothing here is the truth: losing all of it denies, and never allows."""
+
+    async def put_once(self, key: str, value: bytes, lifetime: timedelta) -> bool:
+        """Keep ``value`` for ``lifetime`` unless the key is there already; whether it was kept."""
+        ...
+
+    async def take(self, key: str) -> bytes | None:
+        """The value, exactly once: of two that take at the same time one gets it."""
+        ...
+
+    async def enter(self, identity: IdentityId, held: Occupied, lifetime: timedelta, *, crossing: bool) -> Sequence[Occupied]:
+        """Register a live session unless one in another tier is live; atomic over all nodes (law 4).
+
+        Returns:
+            The sessions of other tiers that stand in the way: empty means it is registered. With ``crossing`` it is
+            registered whatever else is live, and empty is returned.
+        """
+        ...
+
+    async def keep(self, identity: IdentityId, session_id: str, lifetime: timedelta) -> None:
+        """Prolong a registration; one that has lapsed is not revived."""
+        ...
+
+    async def leave(self, identity: IdentityId, session_id: str) -> None:
+        """Idempotent."""
+        ...
+
+    async def occupied(self, identity: IdentityId) -> Sequence[Occupied]:
+        """The identity's live sessions on every node."""
+        ...
+
+    async def count(self, key: str, window: timedelta) -> int:
+        """Count one more under ``key``; how many there were within the window that its first one opened."""
+        ...
+
+    async def revoke(self, revocation: Revocation) -> None:
+        """Tell every node, this one too."""
+        ...
+
+    def revocations(self) -> AsyncIterator[Revocation | None]:
+        """Each revocation from now on. None means some may have been missed: read the store again."""
+        ...
+
+    async def lease(self, name: str, owner: str, lifetime: timedelta) -> bool:
+        """Take or prolong a lease; whether ``owner`` has it now."""
+        ...
+
+    async def close(self) -> None:
+        """Idempotent; gives up this node's leases."""
+        ...
+
+
+# ------------------------------------------------------------------------------------------------ place, policy, keys
+
+
+class Locator(Protocol):
+    """Where an address is."""
+
+    def locate(self, address: Address) -> Place:
+        """Never raises: no data gives a place of unknown country, which is outside every fence."""
+        ...
+
+
+class Policies(Protocol):
+    """What the written policies say. Anything but a clean Allow is `NotPermitted`."""
+
+    def may_connect(self, access: Access, grant: Grant, now: datetime) -> Ruling:
+        """Whether ``access`` is permitted when ``grant`` alone is linked."""
+        ...
+
+    def may(
+        self, power: Power, identity: Identity, place: Place | None, now: datetime, *,
+        target: Target | None = None, login: str | None = None, scope: Scope | None = None,
+    ) -> Ruling:
+        """Whether ``identity`` has ``power`` over a target (and login), a whole scope, or with neither over everything.
+
+        ``place`` is None where the person's own address cannot be known (a chat command reaches us from the chat).
+        """
+        ...
+
+
+class Signer(Protocol):
+    """Holds the bastion's private keys and signs with them. Keys never leave it."""
+
+    async def sign_access(self, scope: Scope, data: bytes) -> bytes:
+        """An SSH signature blob (RFC 4253, section 6.6) by the scope's *access* key, which the bastion alone trusts."""
+        ...
+
+    async def sign_target(self, scope: Scope, data: bytes) -> bytes:
+        """The same by the scope's *target* key, which the scope's targets alone trust."""
+        ...
+
+    def access_authority(self, scope: Scope) -> bytes:
+        """Public key blob (RFC 4253, section 6.6) of the scope's access key. Raises `NotFound`."""
+        ...
+
+    def target_authority(self, scope: Scope) -> bytes:
+        """Public key blob of the scope's target key. Raises `NotFound`."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------------------- recording
+
+
+class Recorder(Protocol):
+    """One session's recording while it is written. Every call returns after the bytes are the operating system's:
+    from then on a killed bastion loses nothing of them (law 6). ``at`` is seconds since the session began.
+
+    Raises:
+        Unavailable: it could not be written; the caller delivers nothing and ends the session.
+    """
+
+    def output(self, at: float, data: bytes) -> None:
+        """Bytes on their way to the client."""
+        ...
+
+    def error_output(self, at: float, data: bytes) -> None:
+        """Bytes on their way to the client's standard error (no pty)."""
+        ...
+
+    def input(self, at: float, data: bytes, *, typed: bool) -> None:
+        """Bytes on their way to the target. ``typed`` ones (a pty) are masked: what echo shows is in the output."""
+        ...
+
+    def resize(self, at: float, columns: int, rows: int) -> None: ...
+
+    def mark(self, at: float, label: str) -> None:
+        """A marker: a warning shown, the reason of the end."""
+        ...
+
+    def finish(self, at: float, end: End, exit_status: int | None) -> None:
+        """Close with a signed manifest, synced to disk. Idempotent."""
+        ...
+
+
+class Recordings(Protocol):
+    """Where recordings live: in their region's storage under their region's key (law 8)."""
+
+    def start(self, session: Session, *, columns: int, rows: int, term: str, at: datetime) -> Recorder:
+        """Raises `Unavailable`: nothing was opened."""
+        ...
+
+    def seal_interrupted(self, session: Session) -> None:
+        """Close the recording of a session whose node died, with everything that it holds. Idempotent."""
+        ...
+
+    def transcript(self, session: Session) -> AsyncIterator[bytes]:
+        """asciicast v3 (UTF-8 lines) of one recording, live or closed, exactly as delivered.
+
+        Raises:
+            NotFound: there is no recording here.
+            Unavailable: it was altered, cut or reordered; the sentence says where. Everything before was yielded.
+        """
+        ...
