@@ -1,0 +1,282 @@
+"""The one place a door opens: locate, decide, write the event, and only then open.
+
+The order in `Admission.open` is the safety argument. Each step can end it, and whatever ended it, what earlier steps
+took is given back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import assert_never
+
+from bastion.access.ids import new_id
+from bastion.core.audit import Event, Kind
+from bastion.core.errors import NotFound, Refused
+from bastion.core.geofence import Address, Place, parse_address
+from bastion.core.grant import Grant
+from bastion.core.identity import Identity, IdentityId
+from bastion.core.policy import Access, Action, Allow, Decision, Deny, NeedsGrant, Occupied, Ruling, decide
+from bastion.core.session import End, Session
+from bastion.core.target import Catalogue, Scope, Target
+from bastion.ports import Clock, Coordination, Locator, Policies, Recorder, Recordings, Store
+
+PRESENCE = timedelta(seconds=30)
+"""How long a live session counts as live after its node was last heard of (law 4)."""
+
+NEAR_MISSES = timedelta(days=1)
+"""How far back ended grants are looked up, to explain a denial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """What the client's terminal looks like, for the recording; zero columns where there is none."""
+
+    term: str = ""
+    columns: int = 0
+    rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a gateway learned from the wire: a proven certificate's claims, and what is wanted with it."""
+
+    identity: IdentityId
+    scope: Scope
+    serial: int
+    address: Address
+    target: str
+    login: str
+    action: Action
+    command: str | None = None
+    terminal: Terminal = Terminal()
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The door may be opened: the decision is durable, the session registered, the recording begun."""
+
+    session: Session
+    target: Target
+    grant: Grant
+    recorder: Recorder
+
+
+class Admission:
+    """Decides wishes and opens sessions; asked by every gateway for every channel, exchange and statement."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        coordination: Coordination,
+        policies: Policies,
+        locator: Locator,
+        recordings: Recordings,
+        catalogue: Catalogue,
+        clock: Clock,
+        node: str,
+    ) -> None:
+        self._store = store
+        self._coordination = coordination
+        self._policies = policies
+        self._locator = locator
+        self._recordings = recordings
+        self._catalogue = catalogue
+        self._clock = clock
+        self._node = node
+
+    async def open(self, wish: Wish) -> Admitted | Deny | NeedsGrant:
+        """Decide ``wish`` and, if it is allowed, open a session for it.
+
+        Raises:
+            Unavailable: the audit log, coordination or recorder did not do its part; nothing was opened.
+        """
+        now = self._clock.now()
+        place = self._locator.locate(wish.address)
+        identity = await self._store.identity(wish.identity)
+        try:
+            target = self._catalogue.find(wish.target)
+        except Refused as refusal:
+            return await self._refuse(wish, identity, place, Deny((refusal.public,)), now)
+        access = Access(identity, wish.scope, target, wish.login, wish.action, place)
+        decision = await self._decide(access, now)
+        match decision:
+            case Deny() | NeedsGrant():
+                return await self._refuse(wish, identity, place, decision, now, target)
+            case Allow():
+                return await self._admit(wish, access, decision, now)
+            case _:
+                assert_never(decision)
+
+    async def still_allowed(self, session: Session) -> Decision:
+        """What `open` would say of a live session now, its own presence aside."""
+        now = self._clock.now()
+        identity = await self._store.identity(session.identity)
+        try:
+            target = self._catalogue.find(session.target)
+        except NotFound as error:
+            return Deny((error.public,))
+        place = self._locator.locate(parse_address(session.address))
+        access = Access(identity, session.scope, target, session.login, session.action, place)
+        return await self._decide(access, now, aside=session.id)
+
+    async def close(self, session: Session, end: End, exit_status: int | None) -> None:
+        """Write that a session is over, and free its environment. Idempotent.
+
+        Raises:
+            Unavailable: it could not be written; the session is found and ended when the node starts again.
+        """
+        now = self._clock.now()
+        details = {
+            "end": end.value,
+            "exit_status": exit_status,
+            "seconds": int((now - session.started_at).total_seconds()),
+        }
+        try:
+            async with self._store.transaction() as transaction:
+                before = await transaction.end_session(session.id, end, now, exit_status)
+                if before.ended_at == now:
+                    await transaction.append(_about(session, Kind.SESSION_ENDED, now, (end.sentence,), details))
+        finally:
+            await self._coordination.leave(session.identity, session.id)
+
+    async def _decide(self, access: Access, now: datetime, aside: str = "") -> Decision:
+        grants = await self._store.grants_of(access.identity.id, now - NEAR_MISSES)
+        occupied = [o for o in await self._coordination.occupied(access.identity.id) if o.session_id != aside]
+        target = access.target
+        return decide(
+            access,
+            fence=self._catalogue.regions[target.scope.region].fence,
+            tier=self._catalogue.tier_of(target.scope),
+            occupied=occupied,
+            grants=grants,
+            rulings=self._rulings(access, grants, now),
+            now=now,
+        )
+
+    def _rulings(self, access: Access, grants: Sequence[Grant], now: datetime) -> dict[str, Ruling]:
+        target = access.target
+        return {
+            grant.id: self._policies.may_connect(access, grant, now)
+            for grant in grants
+            if grant.covers(access.identity.id, target.scope, target.full_name, access.login, access.action, now)
+        }
+
+    async def _admit(self, wish: Wish, access: Access, allow: Allow, now: datetime) -> Admitted | Deny | NeedsGrant:
+        target, session = access.target, self._session(wish, access, allow, now)
+        environment = target.scope.environment
+        presence = Occupied(session.id, environment, self._catalogue.tier_of(target.scope))
+        in_the_way = await self._coordination.enter(session.identity, presence, PRESENCE, crossing=allow.grant.crossing)
+        if in_the_way:
+            held = " and ".join(sorted({other.environment for other in in_the_way}))
+            deny = Deny((f"You have a session open in {held}; environments do not touch. End it first.",))
+            return await self._refuse(wish, access.identity, access.place, deny, now, target)
+        try:
+            await self._write(session, access, allow, now)
+            return Admitted(session, target, allow.grant, await self._record(session, wish, now))
+        except BaseException:
+            await self._coordination.leave(session.identity, session.id)
+            raise
+
+    async def _record(self, session: Session, wish: Wish, now: datetime) -> Recorder:
+        """Begin the recording; a session that cannot be recorded is ended in the log before it was opened."""
+        terminal = wish.terminal
+        try:
+            return self._recordings.start(
+                session, columns=terminal.columns, rows=terminal.rows, term=terminal.term, at=now
+            )
+        except BaseException:
+            async with self._store.transaction() as transaction:
+                await transaction.end_session(session.id, End.RECORDER, now)
+                await transaction.append(_about(session, Kind.SESSION_ENDED, now, (End.RECORDER.sentence,)))
+            raise
+
+    async def _write(self, session: Session, access: Access, allow: Allow, now: datetime) -> None:
+        """The decision, durable before anything opens (law 5)."""
+        async with self._store.transaction() as transaction:
+            await transaction.append(
+                _about(session, Kind.ACCESS_ALLOWED, now, allow.reasons, geo_details(access.place))
+            )
+            if allow.crossing:
+                await transaction.append(_about(session, Kind.ENVIRONMENT_CROSSED, now, allow.reasons))
+            await transaction.add_session(session)
+            await transaction.append(_about(session, Kind.SESSION_STARTED, now, ()))
+
+    async def _refuse(
+        self,
+        wish: Wish,
+        identity: Identity,
+        place: Place,
+        decision: Deny | NeedsGrant,
+        now: datetime,
+        target: Target | None = None,
+    ) -> Deny | NeedsGrant:
+        async with self._store.transaction() as transaction:
+            await transaction.append(
+                Event(
+                    kind=Kind.ACCESS_DENIED,
+                    at=now,
+                    node=self._node,
+                    identity=identity.id,
+                    display=identity.display,
+                    scope=target.scope if target else wish.scope,
+                    target=target.full_name if target else wish.target,
+                    login=wish.login,
+                    address=str(place.address),
+                    country=place.country,
+                    reasons=decision.reasons,
+                    details={"action": wish.action.value, "serial": str(wish.serial), **geo_details(place)},
+                )
+            )
+        return decision
+
+    def _session(self, wish: Wish, access: Access, allow: Allow, now: datetime) -> Session:
+        return Session(
+            id=new_id("s"),
+            node=self._node,
+            identity=access.identity.id,
+            display=access.identity.display,
+            target=access.target.full_name,
+            scope=access.target.scope,
+            login=wish.login,
+            action=wish.action,
+            command=wish.command,
+            grant_id=allow.grant.id,
+            certificate_serial=wish.serial,
+            address=str(wish.address),
+            country=access.place.country,
+            started_at=now,
+            until=allow.grant.ends_at,
+        )
+
+
+def geo_details(place: Place) -> dict[str, str | int | bool | None]:
+    """Which data located an address, and when that data was made: databases disagree, and age."""
+    return {"geo": place.source, "geo_from": place.data_from.isoformat() if place.data_from else None}
+
+
+def _about(
+    session: Session,
+    kind: Kind,
+    at: datetime,
+    reasons: tuple[str, ...],
+    details: Mapping[str, str | int | bool | None] | None = None,
+) -> Event:
+    return Event(
+        kind=kind,
+        at=at,
+        node=session.node,
+        identity=session.identity,
+        display=session.display,
+        scope=session.scope,
+        target=session.target,
+        login=session.login,
+        address=session.address,
+        country=session.country,
+        grant_id=session.grant_id,
+        session_id=session.id,
+        reasons=reasons,
+        details={"action": session.action.value, **(details or {})},
+    )

@@ -1,0 +1,303 @@
+"""Issuing and accepting what contractors hold: access certificates, and target certificates for one session."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from bastion.access.admission import NEAR_MISSES, geo_details
+from bastion.core.audit import Event, Kind
+from bastion.core.certificate import (
+    Accepted,
+    Certificate,
+    PublicKey,
+    Rejected,
+    access_certificate,
+    certificate_line,
+    judge_access,
+    parse_certificate,
+    parse_public_key,
+    signed,
+    target_certificate,
+    to_be_signed,
+)
+from bastion.core.errors import NotFound, Refused
+from bastion.core.geofence import Address, Outside, Place
+from bastion.core.grant import Grant
+from bastion.core.identity import Identity, IdentityId
+from bastion.core.policy import SSH_ACTIONS, Access, Allow, Deny, NeedsGrant, decide
+from bastion.core.session import Session
+from bastion.core.target import Catalogue, Scope, Target
+from bastion.ports import Clock, Coordination, IssuedCertificate, Locator, Policies, Signer, Store
+
+TARGET_LIFETIME = timedelta(minutes=1)
+"""A target certificate is used once, at once: to log in for the session it was made for."""
+
+NONCE = 32
+"""Random bytes in a certificate, against chosen-prefix attacks on its signature (PROTOCOL.certkeys)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """A certificate whose grant lives, in the hands of one who holds its key."""
+
+    identity: IdentityId
+    scope: Scope
+    grant_id: str
+    serial: int
+    fingerprint: str
+
+
+class Certification:
+    """The certificate authority's front: everything it signs was decided, and written before it is handed out."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        coordination: Coordination,
+        policies: Policies,
+        locator: Locator,
+        signer: Signer,
+        catalogue: Catalogue,
+        clock: Clock,
+        node: str,
+        lifetime: timedelta,
+    ) -> None:
+        self._store = store
+        self._coordination = coordination
+        self._policies = policies
+        self._locator = locator
+        self._signer = signer
+        self._catalogue = catalogue
+        self._clock = clock
+        self._node = node
+        self._lifetime = lifetime
+        self._authorities: Mapping[bytes, Scope] = {
+            signer.access_authority(scope): scope for scope in catalogue.scopes()
+        }
+
+    async def issue(self, identity: Identity, place: Place, key_line: str, target_name: str) -> tuple[str, Certificate]:
+        """Certify a contractor's key for the scope of ``target_name``, where they have a live grant on it.
+
+        Returns:
+            The line of a ``-cert.pub`` file, and what it says.
+
+        Raises:
+            Refused: no grant, outside the fence, or not a key that is certified. The sentence says which; an event was
+                written.
+            Unavailable: it could not be written; nothing was signed that anybody has.
+        """
+        now = self._clock.now()
+        target = self._catalogue.find(target_name)
+        try:
+            key = parse_public_key(key_line)
+            grant = await self._grant_for(identity, place, target, now)
+        except Refused as refusal:
+            await self._write(Kind.CERTIFICATE_REFUSED, identity, place, target, now, reasons=(refusal.public,))
+            raise
+        certificate = access_certificate(
+            key,
+            serial=secrets.randbits(63),
+            identity=identity.display,
+            scope=target.scope,
+            grant_id=grant.id,
+            grant_ends_at=grant.ends_at,
+            address=place.address,
+            authority=self._signer.access_authority(target.scope),
+            lifetime=self._lifetime,
+            now=now,
+        )
+        body = to_be_signed(certificate, secrets.token_bytes(NONCE))
+        line = certificate_line(signed(body, await self._signer.sign_access(target.scope, body)), grant.id)
+        await self._write(
+            Kind.CERTIFICATE_ISSUED,
+            identity,
+            place,
+            target,
+            now,
+            certificate=_issued(certificate, identity, grant, place),
+        )
+        return line, certificate
+
+    async def _grant_for(self, identity: Identity, place: Place, target: Target, now: datetime) -> Grant:
+        """The grant that a certificate for ``target`` would prove: one under which some login and action is allowed."""
+        fence = self._catalogue.regions[target.scope.region].fence
+        judgement = fence.judge(place)
+        if isinstance(judgement, Outside):
+            raise Refused(f"{judgement.reason}: region {target.scope.region} cannot be reached from there.")
+        grants = await self._store.grants_of(identity.id, now - NEAR_MISSES)
+        occupied = await self._coordination.occupied(identity.id)
+        refusals: list[Deny | NeedsGrant] = []
+        for login in sorted(target.logins):
+            for action in sorted(SSH_ACTIONS):
+                access = Access(identity, target.scope, target, login, action, place)
+                covering = [
+                    g for g in grants if g.covers(identity.id, target.scope, target.full_name, login, action, now)
+                ]
+                rulings = {g.id: self._policies.may_connect(access, g, now) for g in covering}
+                decision = decide(
+                    access,
+                    fence=fence,
+                    tier=self._catalogue.tier_of(target.scope),
+                    occupied=occupied,
+                    grants=covering,
+                    rulings=rulings,
+                    now=now,
+                )
+                if isinstance(decision, Allow):
+                    return decision.grant
+                refusals.append(decision)
+        denials = [r for r in refusals if isinstance(r, Deny)]
+        raise Refused(" ".join(denials[0].reasons) if denials else _no_grant(identity, target, grants, now))
+
+    async def judge(self, blob: bytes, address: Address) -> Proven | Rejected:
+        """Whether a certificate that a client offers may be used. That the client has its key is proven separately.
+
+        Raises:
+            Unavailable: the store did not answer; treat it as rejected.
+        """
+        now = self._clock.now()
+        try:
+            certificate = parse_certificate(blob)
+        except Refused as refusal:
+            return Rejected(refusal.public)
+        scope = self._authorities.get(certificate.authority)
+        if scope is None:
+            return Rejected("This certificate was not made by this bastion.")
+        place = self._locator.locate(address)
+        judgement = self._catalogue.regions[scope.region].fence.judge(place)
+        verdict: Accepted | Rejected
+        if isinstance(judgement, Outside):
+            verdict = Rejected(f"{judgement.reason}: region {scope.region} cannot be reached from there.")
+        else:
+            verdict = judge_access(certificate, authorities=self._authorities, address=address, now=now)
+        result = verdict if isinstance(verdict, Rejected) else await self._against_the_record(verdict, now)
+        if isinstance(result, Rejected):
+            await self._write_rejection(certificate, scope, place, now, result)
+        return result
+
+    async def _against_the_record(self, accepted: Accepted, now: datetime) -> Proven | Rejected:
+        """A signature is not enough: the bastion must remember making it, and its grant must live."""
+        certificate = accepted.certificate
+        try:
+            issued = await self._store.certificate(certificate.serial)
+            grant = await self._store.grant(accepted.grant_id)
+        except NotFound:
+            return Rejected("This certificate is not known here.")
+        if (issued.fingerprint, issued.scope, issued.grant_id) != (
+            certificate.public_key.fingerprint,
+            accepted.scope,
+            accepted.grant_id,
+        ):
+            return Rejected("This certificate is not the one that was made under its number.")
+        if grant.revoked_at is not None:
+            return Rejected(f"Grant {grant.id} was revoked at {grant.revoked_at:%Y-%m-%d %H:%M:%S} UTC.")
+        if not grant.is_live(now):
+            return Rejected(f"Grant {grant.id} ended at {grant.ends_at:%Y-%m-%d %H:%M:%S} UTC. Ask for a new one.")
+        return Proven(issued.identity, issued.scope, issued.grant_id, issued.serial, issued.fingerprint)
+
+    async def for_target(self, session: Session, key: PublicKey, *, pty: bool) -> bytes:
+        """A target certificate over ``key`` for one session. The blob; its key never left the caller's memory."""
+        certificate = target_certificate(
+            key,
+            serial=secrets.randbits(63),
+            session_id=session.id,
+            identity=session.display,
+            scope=session.scope,
+            login=session.login,
+            authority=self._signer.target_authority(session.scope),
+            lifetime=TARGET_LIFETIME,
+            now=self._clock.now(),
+            source=None,
+            pty=pty,
+        )
+        body = to_be_signed(certificate, secrets.token_bytes(NONCE))
+        return signed(body, await self._signer.sign_target(session.scope, body))
+
+    async def _write(
+        self,
+        kind: Kind,
+        identity: Identity,
+        place: Place,
+        target: Target,
+        now: datetime,
+        *,
+        reasons: tuple[str, ...] = (),
+        certificate: IssuedCertificate | None = None,
+    ) -> None:
+        details = geo_details(place)
+        if certificate is not None:
+            details |= {
+                "serial": str(certificate.serial),
+                "fingerprint": certificate.fingerprint,
+                "valid_before": certificate.valid_before.isoformat(),
+            }
+        async with self._store.transaction() as transaction:
+            if certificate is not None:
+                await transaction.add_certificate(certificate)
+            await transaction.append(
+                Event(
+                    kind=kind,
+                    at=now,
+                    node=self._node,
+                    identity=identity.id,
+                    display=identity.display,
+                    scope=target.scope,
+                    target=target.full_name,
+                    address=str(place.address),
+                    country=place.country,
+                    grant_id=certificate.grant_id if certificate else None,
+                    reasons=reasons,
+                    details=details,
+                )
+            )
+
+    async def _write_rejection(
+        self, certificate: Certificate, scope: Scope, place: Place, now: datetime, rejected: Rejected
+    ) -> None:
+        """Only certificates that this bastion signed leave an event: strangers cannot fill the audit log."""
+        async with self._store.transaction() as transaction:
+            await transaction.append(
+                Event(
+                    kind=Kind.CONNECTION_REFUSED,
+                    at=now,
+                    node=self._node,
+                    display=certificate.key_id,
+                    scope=scope,
+                    address=str(place.address),
+                    country=place.country,
+                    reasons=(rejected.reason,),
+                    details={"serial": str(certificate.serial), **geo_details(place)},
+                )
+            )
+
+
+def _issued(certificate: Certificate, identity: Identity, grant: Grant, place: Place) -> IssuedCertificate:
+    return IssuedCertificate(
+        serial=certificate.serial,
+        fingerprint=certificate.public_key.fingerprint,
+        identity=identity.id,
+        scope=grant.scope,
+        grant_id=grant.id,
+        address=str(place.address),
+        valid_after=certificate.valid_after,
+        valid_before=certificate.valid_before,
+    )
+
+
+def _no_grant(identity: Identity, target: Target, grants: list[Grant] | tuple[Grant, ...], now: datetime) -> str:
+    """Why there is none, with what came nearest."""
+    name, login = target.full_name, sorted(target.logins)[0]
+    misses = []
+    for grant in grants:
+        logins = sorted(grant.logins) or [login]
+        shortfall = grant.shortfall(
+            identity.id, target.scope, name, logins[0], min(grant.actions, default=min(SSH_ACTIONS)), now
+        )
+        if shortfall is not None:
+            misses.append(f"Grant {grant.id} {shortfall}.")
+    ask = f'Ask for one: /bastion request {name} as {login} for 2h because "…"'
+    return " ".join((f"{identity.display} has no live grant on {name}.", *misses[:3], ask))

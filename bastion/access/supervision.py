@@ -1,0 +1,159 @@
+"""The session inside its grant: deadline, warnings, revocation, and every other end (law 7).
+
+One watch serves all sessions of a node. It looks at the clock four times a second, so that a clock that is set forward
+or back is noticed as well as time that passes; and it is told of revocations, so that it need not wait for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import assert_never
+
+import structlog
+
+from bastion.access.admission import PRESENCE, Admission
+from bastion.core.errors import BastionError, NotFound
+from bastion.core.policy import Allow, Deny, NeedsGrant
+from bastion.core.session import End, Session, warnings_due
+from bastion.ports import Clock, Coordination, Revocation, Store
+
+TICK = 0.25
+"""Seconds between looks at the clock: a quarter of what law 7 gives."""
+
+REVIEW = timedelta(seconds=15)
+"""Between full reviews of every live session: what no message announced (geo data, groups) is noticed by then."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Watched:
+    """A live session and what to do about it. ``cut`` must return at once and may be called more than once."""
+
+    session: Session
+    cut: Callable[[End], None]
+    warn: Callable[[timedelta], None]
+    looked_at: datetime
+    reviewed_at: datetime = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.reviewed_at = self.looked_at
+
+
+class Supervision:
+    """Ends this node's sessions when their reason to be ends."""
+
+    def __init__(self, *, store: Store, coordination: Coordination, admission: Admission, clock: Clock) -> None:
+        self._store = store
+        self._coordination = coordination
+        self._admission = admission
+        self._clock = clock
+        self._watched: dict[str, Watched] = {}
+
+    def watch(self, session: Session, *, cut: Callable[[End], None], warn: Callable[[timedelta], None]) -> None:
+        """From now on ``cut`` is called when the session must end, and ``warn`` before its grant does."""
+        self._watched[session.id] = Watched(session, cut, warn, self._clock.now())
+
+    def unwatch(self, session: Session) -> None:
+        """Idempotent."""
+        self._watched.pop(session.id, None)
+
+    @property
+    def live(self) -> int:
+        """How many sessions this node has."""
+        return len(self._watched)
+
+    def cut_all(self, end: End) -> None:
+        """End every session of this node."""
+        for watched in list(self._watched.values()):
+            watched.cut(end)
+
+    async def run(self) -> None:
+        """Watch until cancelled. A part that fails ends this: the caller then cuts everything and stops the node."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._look_at_the_clock())
+            tasks.create_task(self._hear_revocations())
+            tasks.create_task(self._keep_presence())
+            tasks.create_task(self._review_in_turn())
+
+    async def _look_at_the_clock(self) -> None:
+        while True:
+            self.tick()
+            await asyncio.sleep(TICK)
+
+    def tick(self) -> None:
+        """Cut what has expired and warn of what will."""
+        now = self._clock.now()
+        for watched in list(self._watched.values()):
+            if now >= watched.session.until:
+                watched.cut(End.EXPIRED)
+                continue
+            for before in warnings_due(watched.session.until, watched.looked_at, now):
+                watched.warn(before)
+            watched.looked_at = now
+
+    async def _hear_revocations(self) -> None:
+        async for revocation in self._coordination.revocations():
+            if revocation is None:
+                await asyncio.gather(*(self._review(watched) for watched in list(self._watched.values())))
+            else:
+                self._revoked(revocation)
+
+    def _revoked(self, revocation: Revocation) -> None:
+        for watched in list(self._watched.values()):
+            if revocation.grant_id == watched.session.grant_id:
+                watched.cut(End.REVOKED)
+            elif revocation.identity == watched.session.identity:
+                watched.cut(End.IDENTITY)
+
+    async def _keep_presence(self) -> None:
+        """Prolong what other nodes see of this node's sessions; silence for `PRESENCE` frees their environment."""
+        while True:
+            for watched in list(self._watched.values()):
+                try:
+                    await self._coordination.keep(watched.session.identity, watched.session.id, PRESENCE)
+                except BastionError as error:
+                    log.warning("presence could not be kept", session=watched.session.id, error=str(error))
+            await asyncio.sleep(PRESENCE.total_seconds() / 3)
+
+    async def _review_in_turn(self) -> None:
+        while True:
+            now = self._clock.now()
+            for watched in list(self._watched.values()):
+                if now - watched.reviewed_at >= REVIEW:
+                    await self._review(watched)
+            await asyncio.sleep(1)
+
+    async def review_all(self) -> None:
+        """Ask of every session whether it would still be opened: after a change of configuration, policy or geo data."""
+        for watched in list(self._watched.values()):
+            await self._review(watched)
+
+    async def _review(self, watched: Watched) -> None:
+        """Ask again what was asked at the door; a session whose grant cannot be read is over."""
+        watched.reviewed_at = self._clock.now()
+        try:
+            grant = await self._store.grant(watched.session.grant_id)
+            if grant.revoked_at is not None:
+                watched.cut(End.REVOKED)
+                return
+            decision = await self._admission.still_allowed(watched.session)
+        except NotFound:
+            watched.cut(End.REVOKED)
+            return
+        except BastionError as error:
+            log.warning("session could not be reviewed, so it ends", session=watched.session.id, error=str(error))
+            watched.cut(End.AUDIT)
+            return
+        match decision:
+            case Allow():
+                return
+            case NeedsGrant():
+                watched.cut(End.EXPIRED if watched.session.until <= self._clock.now() else End.POLICY)
+            case Deny(reasons):
+                watched.cut(End.FENCE if "cannot be reached from there" in reasons[0] else End.POLICY)
+            case _:
+                assert_never(decision)
