@@ -199,6 +199,10 @@ class Coordination(Protocol):
         """The value, exactly once: of two that take at the same time one gets it."""
         ...
 
+    async def holds(self, key: str) -> bool:
+        """Whether the key was put, and is neither taken nor lapsed; it stays as it is."""
+        ...
+
     async def enter(self, identity: IdentityId, held: Occupied, lifetime: timedelta, *, crossing: bool) -> Sequence[Occupied]:
         """Register a live session unless one in another tier is live; atomic over all nodes (law 4).
 
