@@ -14,7 +14,7 @@ from typing import assert_never
 from bastion.access.ids import new_id
 from bastion.core.audit import Event, Kind
 from bastion.core.errors import NotFound, Refused
-from bastion.core.geofence import Address, Place, parse_address
+from bastion.core.geofence import Address, Place, is_inside, parse_address
 from bastion.core.grant import Grant
 from bastion.core.identity import Identity, IdentityId
 from bastion.core.policy import Access, Action, Allow, Decision, Deny, NeedsGrant, Occupied, Ruling, decide
@@ -121,6 +121,11 @@ class Admission:
         place = self._locator.locate(parse_address(session.address))
         access = Access(identity, session.scope, target, session.login, session.action, place)
         return await self._decide(access, now, aside=session.id)
+
+    def is_inside(self, session: Session) -> bool:
+        """Whether the client's address is still inside the fence of the session's region, by the data of now."""
+        place = self._locator.locate(parse_address(session.address))
+        return is_inside(self._catalogue.regions[session.scope.region].fence, place)
 
     async def close(self, session: Session, end: End, exit_status: int | None) -> None:
         """Write that a session is over, and free its environment. Idempotent.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -112,14 +112,8 @@ class Certification:
         )
         body = to_be_signed(certificate, secrets.token_bytes(NONCE))
         line = certificate_line(signed(body, await self._signer.sign_access(target.scope, body)), grant.id)
-        await self._write(
-            Kind.CERTIFICATE_ISSUED,
-            identity,
-            place,
-            target,
-            now,
-            certificate=_issued(certificate, identity, grant, place),
-        )
+        issued = _issued(certificate, identity, grant, place)
+        await self._write(Kind.CERTIFICATE_ISSUED, identity, place, target, now, certificate=issued)
         return line, certificate
 
     async def _grant_for(self, identity: Identity, place: Place, target: Target, now: datetime) -> Grant:
@@ -211,7 +205,6 @@ class Certification:
             authority=self._signer.target_authority(session.scope),
             lifetime=TARGET_LIFETIME,
             now=self._clock.now(),
-            source=None,
             pty=pty,
         )
         body = to_be_signed(certificate, secrets.token_bytes(NONCE))
@@ -288,15 +281,13 @@ def _issued(certificate: Certificate, identity: Identity, grant: Grant, place: P
     )
 
 
-def _no_grant(identity: Identity, target: Target, grants: list[Grant] | tuple[Grant, ...], now: datetime) -> str:
+def _no_grant(identity: Identity, target: Target, grants: Sequence[Grant], now: datetime) -> str:
     """Why there is none, with what came nearest."""
-    name, login = target.full_name, sorted(target.logins)[0]
+    name, login = target.full_name, min(target.logins)
     misses = []
     for grant in grants:
-        logins = sorted(grant.logins) or [login]
-        shortfall = grant.shortfall(
-            identity.id, target.scope, name, logins[0], min(grant.actions, default=min(SSH_ACTIONS)), now
-        )
+        wanted = min(grant.logins, default=login), min(grant.actions, default=min(SSH_ACTIONS))
+        shortfall = grant.shortfall(identity.id, target.scope, name, *wanted, now)
         if shortfall is not None:
             misses.append(f"Grant {grant.id} {shortfall}.")
     ask = f'Ask for one: /bastion request {name} as {login} for 2h because "…"'

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
 import structlog
@@ -26,6 +26,9 @@ TICK = 0.25
 REVIEW = timedelta(seconds=15)
 """Between full reviews of every live session: what no message announced (geo data, groups) is noticed by then."""
 
+REVIEW_TURN = 0.5
+"""Seconds between turns: addresses are asked of the geo data each time, the rest when it is due."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -37,10 +40,8 @@ class Watched:
     cut: Callable[[End], None]
     warn: Callable[[timedelta], None]
     looked_at: datetime
-    reviewed_at: datetime = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.reviewed_at = self.looked_at
+    reviewed_at: datetime = datetime.min.replace(tzinfo=UTC)
+    """Never yet: a revocation may have come between the decision and the watch, so the first review is soon."""
 
 
 class Supervision:
@@ -123,12 +124,14 @@ class Supervision:
         while True:
             now = self._clock.now()
             for watched in list(self._watched.values()):
-                if now - watched.reviewed_at >= REVIEW:
+                if not self._admission.is_inside(watched.session):
+                    watched.cut(End.FENCE)
+                elif now - watched.reviewed_at >= REVIEW:
                     await self._review(watched)
-            await asyncio.sleep(1)
+            await asyncio.sleep(REVIEW_TURN)
 
     async def review_all(self) -> None:
-        """Ask of every session whether it would still be opened: after a change of configuration, policy or geo data."""
+        """Ask of every session whether it would still be opened: after a change of configuration or policy."""
         for watched in list(self._watched.values()):
             await self._review(watched)
 
@@ -153,7 +156,7 @@ class Supervision:
                 return
             case NeedsGrant():
                 watched.cut(End.EXPIRED if watched.session.until <= self._clock.now() else End.POLICY)
-            case Deny(reasons):
-                watched.cut(End.FENCE if "cannot be reached from there" in reasons[0] else End.POLICY)
+            case Deny():
+                watched.cut(End.POLICY)
             case _:
                 assert_never(decision)

@@ -1,7 +1,7 @@
 """Keys of the certificate authority, kept in files: one pair of Ed25519 keys per scope.
 
-``<directory>/<environment>.<region>.access`` signs what contractors hold, ``….target`` what targets are shown. Each file
-is a PKCS #8 PEM of mode 0600, created on first start, and never leaves the bastion.
+``<directory>/<environment>.<region>.access`` signs what contractors hold, ``….target`` what targets are shown. Each
+file is a PKCS #8 PEM of mode 0600, created on first start, and never leaves the bastion.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Certificates in OpenSSH's format: what is put into them, and what is accepted of them.
 
-Two kinds, signed by different keys (law 3). An *access certificate* is what a contractor holds: the bastion alone trusts
-its key. A *target certificate* is made for one session and shown to the target, which trusts its own scope's key only.
+Two kinds, signed by different keys (law 3). An *access certificate* is what a contractor holds: the bastion alone
+trusts its key. A *target certificate* is made for one session and shown to the target, which trusts its own scope's key
+only.
 The format is OpenSSH's PROTOCOL.certkeys; strings and integers are those of RFC 4251, section 5.
 """
 
@@ -27,6 +28,8 @@ MAX_LIFETIME = timedelta(hours=1)
 
 CLOCK_TOLERANCE = timedelta(seconds=30)
 """How far before the present a target certificate begins, for targets whose clocks are a little behind."""
+
+_RENEW = "Get a new one: bastion cert TARGET"
 
 _SUFFIX = "-cert-v01@openssh.com"
 
@@ -118,12 +121,12 @@ class Certificate:
 
 
 def access_principal(scope: Scope, grant_id: str) -> str:
-    """The one principal of an access certificate. It has four parts, a target's has three: neither passes for the other."""
+    """The one principal of an access certificate: of four parts, where a target's has three."""
     return f"access/{scope}/{grant_id}"
 
 
 def target_principal(scope: Scope, login: str) -> str:
-    """The one principal of a target certificate, and the line of the target's AuthorizedPrincipalsFile for ``login``."""
+    """The one principal of a target certificate: the line of the target's AuthorizedPrincipalsFile for ``login``."""
     return f"{scope}/{login}"
 
 
@@ -165,7 +168,6 @@ def target_certificate(
     authority: bytes,
     lifetime: timedelta,
     now: datetime,
-    source: Address | None,
     pty: bool,
 ) -> Certificate:
     """What the bastion shows to a target for one session: one login of one scope, for as long as connecting takes."""
@@ -176,9 +178,7 @@ def target_certificate(
         principals=(target_principal(scope, login),),
         valid_after=_whole(now - CLOCK_TOLERANCE),
         valid_before=_whole(now + lifetime),
-        critical_options={}
-        if source is None
-        else {"source-address": _string(f"{source}/{source.max_prefixlen}".encode())},
+        critical_options={},
         extensions={"permit-pty": b""} if pty else {},
         authority=authority,
     )
@@ -217,7 +217,7 @@ def certificate_line(blob: bytes, comment: str) -> str:
 
 
 def parse_certificate(blob: bytes) -> Certificate:
-    """Read a user certificate, strictly: each field once, in order, nothing left over. The signature is *not* checked here.
+    """Read a user certificate: each field once, in order, nothing left over. The signature is *not* checked here.
 
     Raises:
         Refused: it is not a user certificate over a key type that is certified here.
@@ -291,7 +291,7 @@ def judge_access(
         return Rejected("This certificate has options that are not understood here.")
     if certificate.critical_options["source-address"] != _string(f"{address}/{address.max_prefixlen}".encode()):
         return Rejected(
-            f"This certificate was made for another address than yours ({address}). Get a new one: bastion cert"
+            f"This certificate was made for another address than yours ({address}). {_RENEW}"
         )
     if certificate.valid_before - certificate.valid_after > MAX_LIFETIME:
         return Rejected("This certificate claims to be good for longer than any is.")
@@ -302,7 +302,7 @@ def judge_access(
         )
     if now >= certificate.valid_before:
         return Rejected(
-            f"This certificate ended at {certificate.valid_before:%Y-%m-%d %H:%M:%S} UTC. Get a new one: bastion cert"
+            f"This certificate ended at {certificate.valid_before:%Y-%m-%d %H:%M:%S} UTC. {_RENEW}"
         )
     return Accepted(certificate, scope, grant_id)
 
