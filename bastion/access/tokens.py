@@ -1,0 +1,200 @@
+"""The bastion's own tokens: who logged in and when, signed, good for an hour and for one use of two.
+
+A token proves a login; it opens no target. It counts as long as the coordination knows its id: logging out forgets
+the id, and so does losing the coordination, which asks everybody to log in again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from bastion.access.ids import new_id
+from bastion.core.errors import NotFound, Unauthenticated, Unavailable
+from bastion.core.identity import Identity, IdentityId
+from bastion.ports import Clock, Coordination, Store
+
+LIFETIME = timedelta(hours=1)
+"""No token is good for longer, whoever asks."""
+
+MAX_TOKEN = 16 * 1024
+"""Characters; a header line is shorter still (aiohttp: 8190 bytes)."""
+
+_CLAIMS = ("iss", "aud", "sub", "idp", "groups", "amr", "auth_time", "jti", "iat", "exp")
+
+
+class Audience(StrEnum):
+    """What a token is for. One kind is never accepted for the other."""
+
+    API = "bastion-api"
+    """Sent by the command line in the Authorization header."""
+    BROWSER = "bastion-browser"
+    """Sent by a browser as a cookie, on its own: never enough to change something."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenClaims:
+    """What a token says after its signature, audience and times were verified. Only `TokenSigner.verify` makes one."""
+
+    identity: IdentityId
+    groups: frozenset[str]
+    amr: frozenset[str]
+    authenticated_at: datetime
+    jti: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A signed token, for its owner alone."""
+
+    text: str
+    claims: TokenClaims
+
+    def __repr__(self) -> str:
+        return f"Token({self.claims!r})"
+
+
+class TokenSigner:
+    """Signs and verifies tokens with the bastion's key (EdDSA, RFC 8037).
+
+    Args:
+        key: the bastion's; every node that is to accept the tokens has the same one.
+        issuer: the bastion's public URL, so that another bastion's token is not taken here.
+        clock: what expiry is judged by.
+    """
+
+    def __init__(self, *, key: Ed25519PrivateKey, issuer: str, clock: Clock) -> None:
+        self._key = key
+        self._public = key.public_key()
+        self._issuer = issuer
+        self._clock = clock
+
+    def sign(self, identity: Identity, audience: Audience) -> Token:
+        """A token that says ``identity`` logged in, good for `LIFETIME` from now."""
+        now = self._clock.now().replace(microsecond=0)
+        claims = TokenClaims(
+            identity=identity.id,
+            groups=identity.groups,
+            amr=identity.amr,
+            authenticated_at=identity.authenticated_at,
+            jti=new_id("t"),
+            expires_at=now + LIFETIME,
+        )
+        body = {
+            "iss": self._issuer,
+            "aud": audience.value,
+            "sub": identity.id.subject,
+            "idp": identity.id.issuer,
+            "groups": sorted(identity.groups),
+            "amr": sorted(identity.amr),
+            "auth_time": identity.authenticated_at.timestamp(),
+            "jti": claims.jti,
+            "iat": int(now.timestamp()),
+            "exp": int(claims.expires_at.timestamp()),
+        }
+        return Token(jwt.encode(body, self._key, algorithm="EdDSA"), claims)
+
+    def verify(self, unverified_token: str, audience: Audience) -> TokenClaims:
+        """What the token says.
+
+        Raises:
+            Unauthenticated: it is not ours, not for ``audience``, altered, or over; nothing was looked up.
+        """
+        if len(unverified_token) > MAX_TOKEN:
+            raise _not_ours("too long")
+        try:
+            body = jwt.decode(
+                unverified_token,
+                self._public,
+                algorithms=["EdDSA"],
+                audience=audience.value,
+                issuer=self._issuer,
+                # PyJWT would read the machine's clock; times are judged below, by ours.
+                options={
+                    "require": list(_CLAIMS),
+                    "verify_exp": False,
+                    "verify_iat": False,
+                    "verify_nbf": False,
+                    "strict_aud": True,
+                },
+            )
+        except (jwt.PyJWTError, ValueError, RecursionError) as error:
+            raise _not_ours(type(error).__name__) from None
+        return self._within_its_time(body)
+
+    def _within_its_time(self, body: Mapping[str, Any]) -> TokenClaims:
+        now = self._clock.now()
+        issued_at, expires_at = _moment(body["iat"]), _moment(body["exp"])
+        # The length is checked too: a key that once signed longer tokens must not be found out the slow way.
+        if now >= expires_at or expires_at - issued_at > LIFETIME or issued_at > now + timedelta(seconds=1):
+            raise Unauthenticated("Your login is over. Log in again: bastion login", detail=f"until {expires_at}")
+        return TokenClaims(
+            identity=IdentityId(body["idp"], body["sub"]),
+            groups=frozenset(body["groups"]),
+            amr=frozenset(body["amr"]),
+            authenticated_at=_moment(body["auth_time"]),
+            jti=body["jti"],
+            expires_at=expires_at,
+        )
+
+
+class Tokens:
+    """Issues tokens, turns them back into the identity they prove, and ends them."""
+
+    def __init__(self, *, signer: TokenSigner, store: Store, coordination: Coordination, clock: Clock) -> None:
+        self._signer = signer
+        self._store = store
+        self._coordination = coordination
+        self._clock = clock
+
+    async def issue(self, identity: Identity, audience: Audience) -> Token:
+        """A token for somebody who has just proven who they are.
+
+        Raises:
+            Unavailable: the coordination did not keep its id, so it would not be accepted anyway.
+        """
+        token = self._signer.sign(identity, audience)
+        if not await self._coordination.put_once(_key(token.claims), b"live", LIFETIME):
+            raise Unavailable("The login could not be completed. Try again.", detail="token id is taken")
+        return token
+
+    async def identity(self, unverified_token: str, audience: Audience) -> tuple[Identity, TokenClaims]:
+        """Whose token it is, as they are known now; how they authenticated is the token's, not a later login's.
+
+        Raises:
+            Unauthenticated: not a good token, ended by logging out, or the identity is not what it was.
+        """
+        claims = self._signer.verify(unverified_token, audience)
+        if not await self._coordination.holds(_key(claims)):
+            raise Unauthenticated("You are logged out. Log in again: bastion login", detail=claims.jti)
+        try:
+            known = await self._store.identity(claims.identity)
+        except NotFound:
+            raise Unauthenticated("You are not known here any more. Log in again: bastion login") from None
+        # Stale groups are how somebody keeps what was taken from them; the newest login decides, both ways.
+        if known.groups != claims.groups:
+            raise Unauthenticated("Your groups have changed since you logged in. Log in again: bastion login")
+        return replace(known, authenticated_at=claims.authenticated_at, amr=claims.amr), claims
+
+    async def end(self, claims: TokenClaims) -> None:
+        """Log out: the token is refused from now on, on every node. Idempotent."""
+        await self._coordination.take(_key(claims))
+
+
+def _key(claims: TokenClaims) -> str:
+    return f"token:{claims.jti}"
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, tz=UTC)
+
+
+def _not_ours(detail: str) -> Unauthenticated:
+    return Unauthenticated("This is not a login of this bastion. Log in: bastion login", detail=detail)
