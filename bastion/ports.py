@@ -212,8 +212,10 @@ class Coordination(Protocol):
         """
         ...
 
-    async def keep(self, identity: IdentityId, session_id: str, lifetime: timedelta) -> None:
-        """Prolong a registration; one that has lapsed is not revived."""
+    async def keep(self, identity: IdentityId, session_id: str, lifetime: timedelta) -> bool:
+        """Prolong a registration of this node; whether it still stands. One that has lapsed is not revived: its session
+        is no longer seen by law 4 and must end.
+        """
         ...
 
     async def leave(self, identity: IdentityId, session_id: str) -> None:
