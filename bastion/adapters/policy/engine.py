@@ -1,0 +1,182 @@
+"""Asking the engine, and turning its answer into a ruling.
+
+Two traps decide how it is done. The engine *skips* a policy whose evaluation errors, so that a forbid that divides the
+indivisible is a forbid that does not exist, and the answer is Allow. And without the schema it skips what the schema
+would have refused. Hence: always the schema, and any error at all is a refusal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import cedarpy
+
+from bastion.adapters.policy import demands, facts, nearmiss
+from bastion.adapters.policy.facts import Json
+from bastion.adapters.policy.rules import TEMPLATE, Rule, read, schema
+from bastion.core.geofence import Place
+from bastion.core.grant import Grant
+from bastion.core.identity import Identity
+from bastion.core.policy import Access, NotPermitted, Permitted, Power, Ruling
+from bastion.core.target import Catalogue, Scope, Target, printable
+
+_NUMBER = re.compile(r"policy\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    action: str
+    identity: Identity
+    resource: facts.Resource
+    context: Json
+
+
+class CedarPolicies:
+    """The policies of one file, for one catalogue; made anew when either changes.
+
+    Args:
+        text: of the file.
+        catalogue: whose names the policies may use.
+        source: the file's name, for messages.
+
+    Raises:
+        ConfigError: one line ``source:line: sentence`` for each mistake.
+    """
+
+    def __init__(self, text: str, catalogue: Catalogue, *, source: str = "policy.cedar") -> None:
+        rules = read(text, catalogue, source)
+        self._policies = rules.policies
+        self._rules: Mapping[str, Rule] = rules.by_number
+        self._probes = nearmiss.probes(rules.by_number)
+        self._catalogue = catalogue
+        scopes = [Scope(e, r) for e in catalogue.environments for r in catalogue.regions]
+        self._standing = {scope: _entities(facts.standing_entities(catalogue, scope)) for scope in (None, *scopes)}
+
+    def __len__(self) -> int:
+        """How many policies the file has."""
+        return len(self._rules)
+
+    def may_connect(self, access: Access, grant: Grant, now: datetime) -> Ruling:
+        """Whether ``access`` is permitted when ``grant`` alone is linked.
+
+        An allow that rests on another permit of the file is none (law 1): the linked grant must be among its reasons.
+        """
+        resource = facts.Resource(access.target, access.login)
+        if (unknown := self._unknown(resource)) is not None:
+            return unknown
+        target = access.target
+        shortfall = grant.shortfall(
+            access.identity.id, target.scope, target.full_name, access.login, access.action, now
+        )
+        if shortfall is not None:
+            return NotPermitted((f"Grant {grant.id} {shortfall}.",))
+        context = facts.moment(access.identity, access.place, now) | {"crossing": grant.crossing}
+        ruling = self._ask(_Question(access.action, access.identity, resource, context), grant)
+        match ruling:
+            case Permitted(policies) if _link(grant, resource) not in policies:
+                others = ", ".join(policies)
+                return NotPermitted(
+                    (f"Permitted by {others}, but not by grant {grant.id}: nothing opens without a grant.",)
+                )
+            case _:
+                return ruling
+
+    def may(
+        self,
+        power: Power,
+        identity: Identity,
+        place: Place | None,
+        now: datetime,
+        *,
+        target: Target | None = None,
+        login: str | None = None,
+        scope: Scope | None = None,
+    ) -> Ruling:
+        """Whether ``identity`` has ``power`` over a target (and login), a whole scope, or with neither over everything.
+
+        Over everything there is ``replay`` (the whole audit log) and ``administer`` only.
+        """
+        resource = facts.Resource(target, login, scope)
+        if resource.within is None and power not in (Power.REPLAY, Power.ADMINISTER):
+            return NotPermitted((f"To {power} needs a target or a scope; it is never over everything.",))
+        if (unknown := self._unknown(resource)) is not None:
+            return unknown
+        return self._ask(_Question(power, identity, resource, facts.moment(identity, place, now)), None)
+
+    def _unknown(self, resource: facts.Resource) -> NotPermitted | None:
+        """Names of an older configuration, and combinations that mean nothing, are not asked about."""
+        target, login, scope = resource.target, resource.login, resource.scope
+        if target is None:
+            if login is not None:
+                return NotPermitted((f"The login {login} was named without a target.",))
+            return None if scope in self._standing else NotPermitted((f"There is no {scope}.",))
+        if self._catalogue.targets.get(target.full_name) != target:
+            return NotPermitted((f"There is no target {target.full_name} as it was asked for.",))
+        if login is not None and login not in target.logins:
+            return NotPermitted((f"{target.full_name} has no login {login}.",))
+        if scope not in (None, target.scope):
+            return NotPermitted((f"{target.full_name} is not in {scope}.",))
+        return None
+
+    def _ask(self, question: _Question, grant: Grant | None) -> Ruling:
+        try:
+            policies = self._policies if grant is None else self._linked(grant, question.resource)
+            answer = self._answer(question, policies)
+        except ValueError as error:  # a name that the engine cannot hold, such as a lone surrogate
+            return _unanswerable([str(error)])
+        if answer.diagnostics.errors or answer.decision is cedarpy.Decision.NoDecision:
+            return _unanswerable([self._named(error) for error in answer.diagnostics.errors])
+        reasons = sorted(answer.diagnostics.reasons)
+        ids = tuple(sorted(self._named(reason) for reason in reasons))
+        if answer.decision is cedarpy.Decision.Deny:
+            return self._denial(question, ids)
+        strictest = demands.strictest(self._rules[reason].demands for reason in reasons if reason in self._rules)
+        if strictest is None:
+            both = " and ".join(ids)
+            return NotPermitted((f"Policies {both} ask for reviewers of different groups, so nobody can review it.",))
+        return Permitted(ids, strictest)
+
+    def _linked(self, grant: Grant, resource: facts.Resource) -> cedarpy.PolicySet:
+        slots = {"?principal": facts.identity_uid(grant.identity), "?resource": resource.uid}
+        return self._policies.with_linked(TEMPLATE, _link(grant, resource), slots)
+
+    def _answer(self, question: _Question, policies: cedarpy.PolicySet) -> cedarpy.AuthzResult:
+        delta = facts.question_entities(self._catalogue, question.identity, question.resource)
+        entities = self._standing[question.resource.within].with_added_json_str(facts.encode(delta), schema())
+        request = {
+            "principal": facts.identity_uid(question.identity.id),
+            "action": facts.uid("Action", question.action),
+            "resource": question.resource.uid,
+            "context": question.context,
+        }
+        return cedarpy.is_authorized(request, policies, entities, schema())
+
+    def _denial(self, question: _Question, forbids: tuple[str, ...]) -> NotPermitted:
+        if forbids:
+            return NotPermitted(tuple(f"Forbidden by policy {name}." for name in forbids))
+        near = nearmiss.sentences(self._rules, self._answer(question, self._probes).diagnostics.reasons)
+        who = printable(question.identity.display)
+        first = f"No policy permits {who} to {question.action} {question.resource}."
+        return NotPermitted((first, *near))
+
+    def _named(self, text: str) -> str:
+        """``text`` with the engine's numbers replaced by the names that people gave."""
+        return _NUMBER.sub(lambda m: self._rules[m.group()].id if m.group() in self._rules else m.group(), text)
+
+
+def _entities(entities: list[Json]) -> cedarpy.Entities:
+    """With the schema, which also brings the hierarchy of actions."""
+    return cedarpy.Entities.from_json_str(facts.encode(entities), schema())
+
+
+def _link(grant: Grant, resource: facts.Resource) -> str:
+    """The name of a linked grant among the reasons: ``g-4t9z2m0wq7xh:web-1.staging.eu/deploy``."""
+    return f"{grant.id}:{resource.uid['id']}"
+
+
+def _unanswerable(errors: list[str]) -> NotPermitted:
+    why = "; ".join(errors)
+    return NotPermitted((f"The policies could not be evaluated, and what cannot be judged is refused: {why}.",))

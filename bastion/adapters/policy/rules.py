@@ -1,0 +1,213 @@
+"""A policy file, read: every policy with its name, its line and its demands; or everything that is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib.resources import files
+
+import cedarpy
+from cedarpy import pst
+
+from bastion.adapters.policy import demands, names
+from bastion.adapters.policy.statements import Statement, split, syntax_problems
+from bastion.core.errors import ConfigError
+from bastion.core.policy import Demands
+from bastion.core.target import Catalogue
+
+TEMPLATE = "connect-with-grant"
+"""The one template, which each grant is linked to."""
+
+TEMPLATE_TEXT = (
+    f'@id("{TEMPLATE}") permit (principal == ?principal, action in Action::"connect", resource == ?resource);'
+)
+
+MAX_TEXT = 1 << 20
+"""Characters; a policy file beyond that was not written by a person."""
+
+_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+"""Ids are shown in denials, and never hold the colon that the name of a linked grant has."""
+
+_REMARKS = frozenset({"id", "description"})
+_FOLLOW_UP = "unable to find an applicable action given the policy scope constraints"
+_REQUEST = pst.EntityUid(pst.EntityType("Action"), "request")
+_CONNECT = pst.EntityUid(pst.EntityType("Action"), "connect")
+
+
+def schema_text() -> str:
+    """The built-in Cedar schema, annotated."""
+    return files(__package__).joinpath("bastion.cedarschema").read_text("utf-8")
+
+
+@cache
+def schema() -> cedarpy.Schema:
+    """The built-in schema, parsed."""
+    return cedarpy.Schema.from_str(schema_text())
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One policy of the file. ``demands`` are read of permits of ``request`` and are the least of all elsewhere."""
+
+    id: str
+    line: int
+    body: pst.Template
+    demands: Demands = Demands()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """A whole file that was found to be valid. The engine numbers the policies; ``by_number`` has them by that name."""
+
+    policies: cedarpy.PolicySet
+    by_number: Mapping[str, Rule]
+
+
+def read(text: str, catalogue: Catalogue, source: str) -> Rules:
+    """Parse and validate a policy file against the built-in schema and the names of the catalogue.
+
+    Raises:
+        ConfigError: with one line ``source:line: sentence`` for each mistake.
+    """
+    if len(text) > MAX_TEXT:
+        raise ConfigError([f"{source}:1: is longer than {MAX_TEXT} characters"])
+    statements = split(text)
+    try:
+        policies = cedarpy.PolicySet.from_str(text)
+        tree = policies.to_pst()
+    except ValueError as error:
+        problems = syntax_problems(statements) or [(1, str(error))]
+        raise ConfigError([f"{source}:{line}: {sentence}" for line, sentence in problems]) from None
+    bodies = {**tree.static_policies, **tree.templates}
+    numbered = [(f"policy{n}", statement) for n, statement in enumerate(statements)]
+    if bodies.keys() != {number for number, _ in numbered}:
+        raise ConfigError(
+            [f"{source}:1: has policies that cannot be told apart; write each from its @id to its semicolon"]
+        )
+    invalid = _validation_problems(text, dict(numbered))
+    found = [
+        *(problem for problems in invalid.values() for problem in problems),
+        *_id_problems([(statement, bodies[number]) for number, statement in numbered]),
+        *_template_problems({number: statement for number, statement in numbered if number in tree.templates}, bodies),
+    ]
+    rules: dict[str, Rule] = {}
+    for number, statement in numbered:
+        body = bodies[number]
+        found.extend((statement.line_of(word), sentence) for word, sentence in names.unknown(body, catalogue))
+        try:
+            rules[number] = Rule(body.annotations.get("id", ""), statement.line, body, _demands(body))
+        except ValueError as error:
+            if number not in invalid:  # of a misspelled action, it cannot be known which annotations it reads
+                found.append((statement.line_of(str(error).partition("(")[0]), str(error)))
+    if found:
+        raise ConfigError([f"{source}:{line}: {sentence}" for line, sentence in sorted(dict.fromkeys(found))])
+    return Rules(policies, rules)
+
+
+_Problems = Iterator[tuple[int, str]]
+
+
+def _validation_problems(text: str, statements: Mapping[str, Statement]) -> dict[str, list[tuple[int, str]]]:
+    """What the schema refuses, by policy; one problem for an attribute that several kinds of resource lack."""
+    result = cedarpy.validate_policies(text, schema())
+    messages: dict[str, dict[str, set[str]]] = {}
+    for error in result.errors:
+        sentence = re.sub(r"^for policy `\w+`, ", "", error.error)
+        shape, lacking, kind = sentence.removesuffix(" not found").partition(" on entity type ")
+        messages.setdefault(error.policy_id, {}).setdefault(shape, set()).update({kind.strip("`")} if lacking else ())
+    if not result.validation_passed and not messages:
+        raise ConfigError(["the policies are not valid under the built-in schema"])
+    return {
+        number: [
+            _validation_problem(statements[number], shape, kinds)
+            for shape, kinds in found.items()
+            if shape != _FOLLOW_UP or len(found) == 1
+        ]
+        for number, found in messages.items()
+    }
+
+
+def _validation_problem(statement: Statement, sentence: str, kinds: set[str]) -> tuple[int, str]:
+    ending = f" is not there on {', '.join(sorted(kinds))}" if kinds else ""
+    words = _quoted(sentence)
+    return statement.line_of(*words), sentence + ending + _suggestion(words)
+
+
+def _id_problems(policies: list[tuple[Statement, pst.Template]]) -> _Problems:
+    first_lines: dict[str, int] = {}
+    for statement, body in policies:
+        name = body.annotations.get("id")
+        if name is None:
+            yield statement.line, 'this policy has no name; begin it with @id("what-it-does")'
+        elif not _ID.fullmatch(name):
+            yield statement.line_of("@id"), f'@id("{name}") must be lower-case letters, digits and hyphens, at most 64'
+        elif name in first_lines:
+            yield (
+                statement.line_of("@id"),
+                f'@id("{name}") is the name of the policy on line {first_lines[name]} already',
+            )
+        else:
+            first_lines[name] = statement.line
+
+
+def _template_problems(templates: Mapping[str, Statement], bodies: Mapping[str, pst.Template]) -> _Problems:
+    named = False
+    for number, statement in templates.items():
+        body = bodies[number]
+        named = named or body.annotations.get("id") == TEMPLATE
+        if not _is_connect_template(body):
+            yield statement.line, f"the only template there can be, apart from its conditions, is {TEMPLATE_TEXT}"
+    if not named:
+        yield 1, f"the template that grants are linked to is missing; add {TEMPLATE_TEXT}"
+
+
+def _is_connect_template(body: pst.Template) -> bool:
+    """A wider principal, action or resource would let one grant open what it does not name (law 1)."""
+    return (
+        body.annotations.get("id") == TEMPLATE
+        and body.effect == "permit"
+        and body.principal == pst.ScopeEq(pst.Slot("principal"))
+        and body.action == pst.ActionIn((_CONNECT,))
+        and body.resource == pst.ScopeEq(pst.Slot("resource"))
+    )
+
+
+def _demands(body: pst.Template) -> Demands:
+    """Raises ValueError when an annotation is not known, stands where nobody reads it, or cannot be read."""
+    for name in sorted(body.annotations.keys() - _REMARKS):
+        if name not in demands.KNOWN:
+            raise ValueError(f"@{name}(…) is not a known annotation{_closest(name, demands.KNOWN | _REMARKS, '@')}")
+        if body.effect != "permit" or not _concerns(body.action, _REQUEST):
+            raise ValueError(f'@{name}(…) has no effect here; it is read on permits of Action::"request" only')
+    return demands.read(body.annotations)
+
+
+def _concerns(constraint: pst.ActionConstraint, action: pst.EntityUid) -> bool:
+    match constraint:
+        case pst.ActionEq(entity):
+            return entity == action
+        case pst.ActionIn(entities):
+            return action in entities
+        case _:
+            return True
+
+
+def _quoted(message: str) -> list[str]:
+    """What an engine's message names between backticks; of ``Action::"reqest"`` the part in quotes."""
+    return [re.sub(r'^\w+::"(.*)"$', r"\1", word) for word in re.findall(r"`([^`]+)`", message)]
+
+
+def _suggestion(words: list[str]) -> str:
+    vocabulary = set(re.findall(r"[A-Za-z_]\w*(?::\w+)*", re.sub(r"//[^\n]*", "", schema_text())))
+    for word in words:
+        if word not in vocabulary:
+            return _closest(word, vocabulary)
+    return ""
+
+
+def _closest(word: str, known: set[str] | frozenset[str], mark: str = "") -> str:
+    close = get_close_matches(word, sorted(known), 1)
+    return f"; did you mean {mark}{close[0]}?" if close else ""
