@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from bastion.core.errors import Refused
-from bastion.core.identity import Identity, IdentityId
+from bastion.core.identity import Identity, IdentityId, IdentityKind
 from bastion.core.policy import Action, Demands
 from bastion.core.target import Scope
 
@@ -144,7 +144,7 @@ def can_review(request: Request, beneficiary: Identity, reviewer: Identity) -> s
     """
     if reviewer.is_same_person_as(beneficiary):
         return "Nobody approves themselves. Ask a colleague to review this request."
-    if reviewer.kind != beneficiary.kind and reviewer.kind == "workload":
+    if reviewer.kind is IdentityKind.WORKLOAD:
         return "A workload cannot review."
     if request.demands.reviewers and not request.demands.reviewers & reviewer.groups:
         return f"Reviewers of this request are in: {', '.join(sorted(request.demands.reviewers))}."
