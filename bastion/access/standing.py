@@ -1,0 +1,93 @@
+"""Where things stand: what somebody may reach, waits for, and may answer. Nothing is changed here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bastion.access.powers import Powers
+from bastion.access.wish import recall
+from bastion.core.errors import NotFound, Refused
+from bastion.core.geofence import Place
+from bastion.core.grant import REQUEST_LIFETIME, Grant, Request, can_review
+from bastion.core.identity import Identity
+from bastion.core.target import Catalogue
+from bastion.ports import Clock, Policies, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A grant and who holds it."""
+
+    grant: Grant
+    holder: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A request that waits, who it is for, and whether the one who looks may answer it."""
+
+    request: Request
+    beneficiary: Identity
+    answerable: bool
+
+
+class Standing:
+    """Lists for one person at one place: only of regions whose fence holds that place, when it is known (law 2)."""
+
+    def __init__(self, *, store: Store, policies: Policies, catalogue: Catalogue, clock: Clock) -> None:
+        self._store = store
+        self._powers = Powers(policies=policies, catalogue=catalogue)
+        self._catalogue = catalogue
+        self._clock = clock
+
+    async def access_of(self, identity: Identity, place: Place | None) -> Sequence[Held]:
+        """The live grants of ``identity``, latest end first."""
+        now = self._clock.now()
+        grants = await self._store.grants_of(identity.id, ended_after=now)
+        return [Held(g, identity) for g in grants if g.is_live(now) and self._powers.holds(g.scope, place)]
+
+    async def grants(self, viewer: Identity, place: Place | None) -> Sequence[Held]:
+        """Live grants in the scopes that ``viewer`` oversees, and their own; newest first."""
+        now = self._clock.now()
+        return [
+            Held(grant, await self._store.identity(grant.identity))
+            for grant in await self._store.grants(live_at=now)
+            if self._powers.holds(grant.scope, place)
+            and (grant.identity == viewer.id or self._powers.oversees(viewer, grant.scope, place, now))
+        ]
+
+    async def pending(self, viewer: Identity, place: Place | None) -> Sequence[Pending]:
+        """Requests that wait and that ``viewer`` may answer or made or would profit from; oldest first."""
+        now = self._clock.now()
+        found = []
+        for request in await self._store.waiting_requests(asked_after=now - REQUEST_LIFETIME):
+            if not self._powers.holds(request.scope, place):
+                continue
+            beneficiary = await self._store.identity(request.beneficiary)
+            answerable = self._may_answer(viewer, request, beneficiary, place)
+            if answerable or viewer.id in (request.asker, request.beneficiary):
+                found.append(Pending(request, beneficiary, answerable))
+        return found
+
+    async def look_up(self, viewer: Identity, who: str, place: Place | None) -> Identity:
+        """The identity that ``who`` means: ``issuer#subject``, or an e-mail that exactly one identity verified.
+
+        Raises:
+            NotFound: nobody is called so.
+            Refused: several are; or ``viewer`` oversees no scope, and so may not find out who exists.
+        """
+        if who in (str(viewer.id), viewer.email):
+            return viewer
+        if not self._powers.oversees_any(viewer, place, self._clock.now()):
+            raise Refused("Only those who review or administer a scope may name somebody else.")
+        return await self._store.find_identity(who)
+
+    def _may_answer(self, viewer: Identity, request: Request, beneficiary: Identity, place: Place | None) -> bool:
+        try:
+            asked = recall(request, self._catalogue)
+        except (NotFound, Refused):
+            return False
+        if self._powers.objection_to_review(viewer, asked, place, self._clock.now()) is not None:
+            return False
+        return can_review(request, beneficiary, viewer) is None
