@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from urllib.parse import urlencode
 
 from bastion.access.doorstep import Doorstep
 from bastion.access.login import LoggedIn, ToCommandLine
-from bastion.access.pkce import CHALLENGE, matches, new_secret
+from bastion.access.pkce import CHALLENGE, digest, matches, new_secret
 from bastion.access.tokens import Audience, Token, Tokens
 from bastion.core.errors import Refused, Unavailable
 from bastion.core.geofence import Address
@@ -72,7 +71,7 @@ class Handover:
         """
         ticket = new_secret()
         identity = login.identity
-        offer = _Offer(identity.id, identity.authenticated_at, identity.amr, _digest(binding), command_line)
+        offer = _Offer(identity.id, identity.authenticated_at, identity.amr, digest(binding), command_line)
         await self._keep(f"login-offer:{ticket}", offer, CONFIRM_LIFETIME)
         return ticket
 
@@ -84,7 +83,7 @@ class Handover:
         """
         place = await self._doorstep.admit(address)
         offer = await self._take("login-offer", ticket)
-        if offer is None or binding is None or not hmac.compare_digest(offer.binding, _digest(binding)):
+        if offer is None or binding is None or not hmac.compare_digest(offer.binding, digest(binding)):
             reason = "This question was answered already, or is not this browser's. Start again: bastion login"
             await self._doorstep.record_failure(place, reason)
             raise Refused(reason)
@@ -118,7 +117,3 @@ class Handover:
             return None
         value = await self._coordination.take(f"{kind}:{unverified}")
         return None if value is None else _Offer.from_bytes(value)
-
-
-def _digest(binding: str) -> str:
-    return hashlib.sha256(binding.encode()).hexdigest()

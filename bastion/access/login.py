@@ -5,7 +5,6 @@ Place first (law 2), at the beginning and again at the end; one state, one use, 
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 import re
@@ -15,7 +14,7 @@ from datetime import timedelta
 from typing import Protocol, assert_never
 
 from bastion.access.doorstep import Doorstep
-from bastion.access.pkce import CHALLENGE, challenge_of, new_secret
+from bastion.access.pkce import CHALLENGE, challenge_of, digest, new_secret
 from bastion.core.audit import Event, Kind
 from bastion.core.errors import BastionError, NotFound, Refused, Unauthenticated, Unavailable
 from bastion.core.geofence import Address, Place
@@ -182,7 +181,7 @@ class Login:
         place = await self._doorstep.admit(address)
         if not 0 <= issuer < len(self._issuers):
             raise NotFound("There is no such identity provider here.")
-        begun = _Begun(issuer, new_secret(), new_secret(), _digest(binding), str(address), destination)
+        begun = _Begun(issuer, new_secret(), new_secret(), digest(binding), str(address), destination)
         state = new_secret()
         try:
             url = await self._issuers[issuer].provider.authorization_url(
@@ -222,7 +221,7 @@ class Login:
         if value is None:
             raise Refused("This login was used already, or began more than ten minutes ago. Start it again.")
         begun = _Begun.from_bytes(value)
-        if binding is None or not hmac.compare_digest(begun.binding, _digest(binding)):
+        if binding is None or not hmac.compare_digest(begun.binding, digest(binding)):
             raise Refused("This login was begun in another browser. Start it again in this one.")
         if begun.address != str(place.address):
             raise Refused("This login was begun from another address. Start it again from where you are.")
@@ -263,7 +262,3 @@ class Login:
 
 def _key(state: str) -> str:
     return f"login-state:{state}"
-
-
-def _digest(binding: str) -> str:
-    return hashlib.sha256(binding.encode()).hexdigest()

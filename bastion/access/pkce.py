@@ -28,3 +28,8 @@ def challenge_of(verifier: str) -> str:
 def matches(challenge: str, verifier: str) -> bool:
     """Whether ``verifier`` is the one behind ``challenge``. Anything that could not be a verifier is not."""
     return VERIFIER.fullmatch(verifier) is not None and hmac.compare_digest(challenge_of(verifier), challenge)
+
+
+def digest(secret: str) -> str:
+    """What is kept of a browser's secret, so that whoever reads the coordination cannot be that browser."""
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -23,7 +23,7 @@ def open_token_key(directory: Path) -> Ed25519PrivateKey:
     path = directory / FILE
     try:
         _create(path)
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
                 raise ConfigError([f"{path}: others can read this key; chmod 600 it, or delete it to have a new one"])
             key = load_pem_private_key(file.read(), password=None)
@@ -41,7 +41,7 @@ def _create(path: Path) -> None:
     pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "wb") as file:
+    with os.fdopen(descriptor, "wb") as file:
         file.write(pem)
         file.flush()
         os.fsync(file.fileno())

@@ -96,7 +96,7 @@ class KeyCache:
 
 
 def read_keys(document: Mapping[str, Any]) -> list[IssuerKey]:
-    """The usable keys of a JWK Set. Symmetric, encryption, weak and unreadable ones are left out (RFC 7517, section 5)."""
+    """The usable keys of a JWK Set (RFC 7517, section 5); symmetric, encryption, weak and broken ones are left out."""
     entries = document.get("keys")
     return list(_usable(entries[:MAX_KEYS])) if isinstance(entries, list) else []
 

@@ -1,0 +1,193 @@
+"""The HTTP console as one application: routes of every module, errors as sentences, limits, headers, access log."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import Iterable
+
+import aiohttp
+import structlog
+from aiohttp import http_parser, web
+from aiohttp.abc import AbstractAccessLogger
+from aiohttp.typedefs import Handler
+
+from bastion.console.body import MAX_BODY
+from bastion.console.caller import CALLERS, Callers
+from bastion.console.pages import content_security_policy, error_page
+from bastion.core.errors import (
+    BastionError,
+    ConfigError,
+    Conflict,
+    NotFound,
+    Refused,
+    Unauthenticated,
+    Unavailable,
+)
+from bastion.core.target import printable
+
+MIN_AIOHTTP = (3, 14, 5)
+"""The version whose C parser refused every broken framing that was tried on it."""
+
+ANSWER_SECONDS = 60
+"""Until an answer has begun; a provider is asked three times at most, ten seconds each. Streams may last."""
+
+IDLE_SECONDS = 30
+"""For a connection without a complete request header: this is what a slow sender holds."""
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # Not no-referrer: with it browsers send `Origin: null` with our own forms (Fetch, section 3.2.5).
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Server": "bastion",
+}
+
+_SENTENCES = {
+    404: "There is nothing here.",
+    405: "This cannot be done here.",
+    413: "The request is larger than 64 KiB.",
+}
+
+_DEADLINE = web.RequestKey("deadline", asyncio.Timeout)
+_BEGUN = web.RequestKey("begun", bool)
+
+log = structlog.get_logger("bastion.console")
+
+
+def build(*, routes: Iterable[web.RouteDef], callers: Callers) -> web.Application:
+    """The application.
+
+    Raises:
+        ConfigError: the installed aiohttp is too old or runs without its C parser; nothing was started.
+    """
+    check_parser()
+    app = web.Application(client_max_size=MAX_BODY, middlewares=[_errors, _deadline])
+    app[CALLERS] = callers
+    app.router.add_get("/healthz", _health)
+    app.add_routes(routes)
+
+    async def prepare(request: web.Request, response: web.StreamResponse) -> None:
+        if (deadline := request.get(_DEADLINE)) is not None:
+            deadline.reschedule(None)
+        request[_BEGUN] = True
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        response.headers.setdefault("Content-Security-Policy", content_security_policy())
+        if callers.secure:
+            response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+
+    app.on_response_prepare.append(prepare)
+    return app
+
+
+async def serve(app: web.Application, host: str, port: int, ssl_context: ssl.SSLContext | None) -> web.AppRunner:
+    """Listen. ``runner.addresses`` says where; ``await runner.cleanup()`` stops.
+
+    Raises:
+        OSError: the address is taken or not ours.
+    """
+    runner = web.AppRunner(
+        app, access_log_class=AccessLog, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=2, handle_signals=False
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, ssl_context=ssl_context).start()
+    except OSError:
+        await runner.cleanup()
+        raise
+    return runner
+
+
+def check_parser() -> None:
+    """That requests are cut by the parser that was tested.
+
+    Raises:
+        ConfigError: they would be cut by another one, which may see two requests where a balancer saw one.
+    """
+    version = tuple(int(part) for part in re.findall(r"\d+", aiohttp.__version__)[:3])
+    if version < MIN_AIOHTTP:
+        raise ConfigError([f"aiohttp {aiohttp.__version__} is too old: 3.14.5 is needed"])
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        raise ConfigError(["aiohttp runs without its C parser: unset AIOHTTP_NO_EXTENSIONS, install a binary wheel"])
+
+
+def status_of(error: BastionError) -> int:
+    """The HTTP status of an error; most special first."""
+    match error:
+        case Unauthenticated():
+            return 401
+        case NotFound():
+            return 404
+        case Conflict():
+            return 409
+        case Refused():
+            return 403
+        case Unavailable():
+            return 503
+        case _:
+            return 500
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return _answer(request, error.status, _SENTENCES.get(error.status, error.text or error.reason))
+    except BastionError as error:
+        log.info("refused", route=_route(request), error=printable(str(error), 500))
+        if _BEGUN in request:  # half a stream cannot become an error page; aiohttp cuts the connection
+            raise
+        return _answer(request, status_of(error), error.public)
+    except TimeoutError:
+        log.warning("no answer in time", route=_route(request))
+        return _answer(request, 503, "The bastion did not answer in time. Try again in a minute.")
+    except (ConnectionError, asyncio.CancelledError):
+        raise
+    except Exception:
+        # The last line: the peer gets a sentence, the log gets the error.
+        log.exception("failed", route=_route(request))
+        if _BEGUN in request:
+            raise
+        return _answer(request, 500, "Something went wrong in the bastion. It is in its log.")
+
+
+@web.middleware
+async def _deadline(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async with asyncio.timeout(ANSWER_SECONDS) as deadline:
+        request[_DEADLINE] = deadline
+        return await handler(request)
+
+
+def _answer(request: web.Request, status: int, sentence: str) -> web.Response:
+    if request.path.startswith("/api/"):
+        headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+        return web.json_response({"error": sentence}, status=status, headers=headers)
+    return error_page(status, sentence)
+
+
+async def _health(request: web.Request) -> web.Response:
+    return web.json_response({"status": "ok"})
+
+
+def _route(request: web.BaseRequest) -> str:
+    """Which route, never the path itself: paths and queries carry one-time codes."""
+    resource = request.match_info.route.resource if isinstance(request, web.Request) else None
+    return f"{request.method} {resource.canonical if resource is not None else '(none)'}"
+
+
+class AccessLog(AbstractAccessLogger):
+    """One line a request: route, status, time, peer. No query, no header, no body."""
+
+    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        log.info(
+            "request", route=_route(request), status=response.status, ms=round(time * 1000), peer=request.remote or "-"
+        )
