@@ -15,8 +15,8 @@ app = typer.Typer(
 
 def build() -> typer.Typer:
     """The command with everything registered."""
-    from bastion.cli import access, login, operate, records
+    from bastion.cli import access, cert, login, operate, records
 
-    for module in (login, access, records, operate):
+    for module in (login, access, cert, records, operate):
         module.register(app)
     return app

@@ -1,0 +1,67 @@
+"""What an operator runs on the bastion's own machine: serve, ca, check, geo, policy, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bastion.cli import exits
+
+CONFIG = Path("/etc/bastion/bastion.yaml")
+"""Where the configuration is looked for when no --config is given."""
+
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="The configuration file", envvar="BASTION_CONFIG")]
+
+
+def register(app: typer.Typer) -> None:
+    from bastion.cli import check, geo
+
+    app.command("serve")(serve)
+    app.command("ca")(ca)
+    app.command("demo")(demo)
+    check.register(app)
+    geo.register(app)
+
+
+def serve(config: ConfigOption = CONFIG) -> None:
+    """Run this node until it is told to stop (SIGTERM, SIGINT). SIGHUP reads the policy and configuration again."""
+    from bastion import app
+    from bastion.core.errors import ConfigError
+
+    try:
+        app.run(config)
+    except ConfigError as error:
+        for problem in error.problems:
+            typer.echo(problem, err=True)
+        raise typer.Exit(exits.USAGE) from None
+
+
+def ca(
+    scope: Annotated[str | None, typer.Argument(help="A scope, as in staging/eu; by default every one")] = None,
+    config: ConfigOption = CONFIG,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+) -> None:
+    """Print what targets must trust, and what clients need to know the bastion by."""
+    import json
+
+    from bastion import app
+    from bastion.core.errors import ConfigError
+
+    try:
+        trust = app.trust(config, scope)
+    except ConfigError as error:
+        for problem in error.problems:
+            typer.echo(problem, err=True)
+        raise typer.Exit(exits.USAGE) from None
+    typer.echo(json.dumps(trust.as_json(), indent=2) if as_json else trust.as_text())
+
+
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="Leave after the walk, with 0 if every step held")] = False,
+) -> None:
+    """Walk through a visit on this machine, on loopback only, with an identity provider and targets of its own."""
+    from bastion.demo.walk import run
+
+    raise typer.Exit(run(once=once))

@@ -1,0 +1,173 @@
+"""Who is calling: one client connection from its first packet to its channels, and SSH inside SSH for ``ssh -J``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import asyncssh
+import structlog
+
+from bastion.access.certification import Proven
+from bastion.core.certificate import Rejected
+from bastion.core.errors import BastionError, Refused
+from bastion.core.geofence import Address
+from bastion.core.target import Catalogue, Scope, parse_destination, printable
+from bastion.gateways.listener import NamedTransport
+from bastion.gateways.ssh.internals import DoorConnection
+from bastion.gateways.ssh.session import ClientSession, House
+
+MAX_OFFERS = 20
+"""Certificates judged on one connection; an agent with more keys than that needs IdentitiesOnly."""
+
+MAX_BANNERS = 3
+
+log = structlog.get_logger(__name__)
+
+
+class Door(asyncssh.SSHServer):
+    """One client connection. ``inside`` is the target of the connection that ``ssh -J`` runs inside another one."""
+
+    def __init__(
+        self,
+        *,
+        house: House,
+        catalogue: Catalogue,
+        options: asyncssh.SSHServerConnectionOptions,
+        address: Address,
+        inside: str | None = None,
+        outer: Proven | None = None,
+    ) -> None:
+        self._house = house
+        self._catalogue = catalogue
+        self._options = options
+        self._address = address
+        self._inside = inside
+        self._outer = outer
+        self._offers = 0
+        self._told: list[str] = []
+        self._judged: dict[bytes, Proven] = {}
+        self._proven: Proven | None = None
+        self._username = ""
+
+    def open(self) -> DoorConnection:
+        """The protocol that reads this connection's bytes."""
+        return DoorConnection(asyncio.get_running_loop(), self._options, self, self)
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._connection = conn
+
+    def begin_auth(self, username: str) -> bool:
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    async def judge_certificate(self, username: str, blob: bytes) -> bool:
+        """Ask whether this certificate may be used here; the client reads why not as a banner."""
+        self._offers += 1
+        if self._offers > MAX_OFFERS:
+            self._connection.disconnect(asyncssh.DISC_TOO_MANY_CONNECTIONS, "Too many certificates were offered.")
+            return False
+        try:
+            verdict = await self._house.certification.judge(blob, self._address)
+        except BastionError as error:
+            log.error("certificate could not be judged", error=str(error))
+            verdict = Rejected(error.public)
+        if isinstance(verdict, Proven) and self._outer is not None and verdict.identity != self._outer.identity:
+            verdict = Rejected("The certificate for the target is somebody else's than the one for the bastion.")
+        if isinstance(verdict, Proven) and (wanted := self._wanted_scope(username)) not in (None, verdict.scope):
+            verdict = Rejected(f"The certificate for {verdict.scope} does not open {wanted}.")
+        if isinstance(verdict, Rejected):
+            self._tell(verdict.reason)
+            return False
+        self._judged[blob] = verdict
+        return True
+
+    def _wanted_scope(self, username: str) -> Scope | None:
+        """The scope of the target that is named already, so that a client with several certificates finds the right one."""
+        try:
+            name = self._inside or parse_destination(username).target
+            return self._catalogue.find(name).scope if name else None
+        except Refused:
+            return None
+
+    def _tell(self, reason: str) -> None:
+        if reason not in self._told and len(self._told) < MAX_BANNERS:
+            self._told.append(reason)
+            self._connection.send_auth_banner(f"bastion: {reason}\n")
+
+    def certificate_proven(self, username: str, blob: bytes) -> None:
+        """Only what was signed counts; the offers before it, under whatever name, are forgotten."""
+        self._proven, self._username = self._judged[blob], username
+        self._judged = {}
+
+    def auth_completed(self) -> None:
+        if self._proven is None or self._connection.get_extra_info("username") != self._username:
+            self._connection.abort()
+
+    def session_requested(self) -> Any:
+        if self._proven is None:
+            return False
+        session = ClientSession(self._house, self._proven, self._address, self._username, self._inside)
+        return self._connection.create_server_channel(), session
+
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:
+        """``ssh -J bastion target``: the inner connection is ended here, and recorded. Nothing else is forwarded."""
+        if self._proven is None or self._inside is not None:
+            raise _prohibited("Forwarding inside a session is not available.")
+        try:
+            target = self._catalogue.find(dest_host)
+        except Refused as refusal:
+            log.info("forward refused", target=printable(dest_host), identity=str(self._proven.identity))
+            raise _prohibited(refusal.public) from None
+        if target.scope != self._proven.scope:
+            raise _prohibited(
+                f"This certificate is for {self._proven.scope}; {target.full_name} is in {target.scope}. "
+                f"Get one for it: bastion cert {target.full_name}"
+            )
+        door = Door(
+            house=self._house,
+            catalogue=self._catalogue,
+            options=self._options,
+            address=self._address,
+            inside=target.full_name,
+            outer=self._proven,
+        )
+        return InnerConnection(door.open(), self._address)
+
+    def server_requested(self, listen_host: str, listen_port: int) -> bool:
+        return False
+
+
+def _prohibited(reason: str) -> asyncssh.ChannelOpenError:
+    return asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, reason)
+
+
+class InnerConnection(asyncssh.SSHTCPSession[bytes]):
+    """Feeds the bytes of a forwarding channel to an SSH connection of its own, under the client's true address."""
+
+    def __init__(self, connection: DoorConnection, address: Address) -> None:
+        self._connection = connection
+        self._address = address
+
+    def connection_made(self, chan: asyncssh.SSHTCPChannel[bytes]) -> None:
+        port = chan.get_connection().get_extra_info("peername")[1]
+        self._connection.connection_made(cast(asyncio.Transport, _Inner(chan, (str(self._address), port))))
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        self._connection.data_received(data)
+
+    def eof_received(self) -> bool:
+        self._connection.eof_received()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
+
+
+class _Inner(NamedTransport):
+    """A channel as a transport: there is no socket of its own to tune."""
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default if name == "socket" else super().get_extra_info(name, default)

@@ -1,0 +1,328 @@
+"""One session channel of a client: ask admission, reach the target, relay, and end it for one stated reason."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+import asyncssh
+import structlog
+
+from bastion.access.admission import Admission, Admitted, Terminal, Wish
+from bastion.access.certification import Certification, Proven
+from bastion.access.supervision import Supervision
+from bastion.core.errors import BastionError, Refused
+from bastion.core.geofence import Address
+from bastion.core.policy import Action, Deny, NeedsGrant
+from bastion.core.session import End
+from bastion.core.sftp import SftpWatch
+from bastion.core.target import parse_destination, printable
+from bastion.gateways.ssh.relay import REFUSED_STATUS, Ended, Relay, TargetSession
+from bastion.gateways.ssh.target import TargetUnreachable, connect
+from bastion.ports import Signer
+
+DRAIN = 30.0
+"""Seconds a client has to take what the target sent before it closed."""
+
+CUT = 0.4
+"""Seconds a client whose session was cut has to read why; then the socket goes (law 7 gives one second)."""
+
+WINDOW = 2 * 1024 * 1024
+"""Bytes a peer may send ahead; OpenSSH's own default (channels.h)."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What every session of the gateway needs."""
+
+    admission: Admission
+    certification: Certification
+    supervision: Supervision
+    signer: Signer
+    spawn: Callable[[Coroutine[Any, Any, None]], None]
+    """Owns the session's task, and waits for it when the gateway stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pty:
+    term: str
+    size: tuple[int, int, int, int]
+    modes: dict[int, int]
+
+
+class ClientSession(asyncssh.SSHServerSession[bytes]):
+    """The client's end: collects what is wanted, then hands every byte to the relay."""
+
+    def __init__(self, house: House, proven: Proven, address: Address, username: str, target: str | None) -> None:
+        self._house = house
+        self._proven = proven
+        self._address = address
+        self._username = username
+        self._fixed_target = target
+        self._pty: Pty | None = None
+        self._action = Action.SSH_SHELL
+        self._command: str | None = None
+        self._subsystem: str | None = None
+        self._relay: Relay | None = None
+        self._early: list[bytes] = []
+        self._early_eof = False
+        self._gone = False
+
+    def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
+        self._channel = chan
+
+    def pty_requested(self, term_type: str, term_size: tuple[int, int, int, int], term_modes: Any) -> bool:
+        self._pty = Pty(printable(term_type, 64), term_size, dict(term_modes))
+        return True
+
+    def shell_requested(self) -> bool:
+        return True
+
+    def exec_requested(self, command: str) -> bool:
+        self._action, self._command = Action.SSH_EXEC, command
+        return True
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        if subsystem != "sftp":
+            self._channel.write_stderr(f"bastion: there is no subsystem {printable(subsystem)!r} here.\n".encode())
+            return False
+        self._action, self._subsystem = Action.SSH_SFTP_READ, subsystem
+        return True
+
+    def session_started(self) -> None:
+        self._house.spawn(self._run())
+
+    # What arrives before the target is there waits in order; the channel is paused, so it is one window at most.
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        if self._relay is not None:
+            self._relay.from_client(data)
+        else:
+            self._early.append(data)
+            self._channel.pause_reading()
+
+    def eof_received(self) -> bool:
+        if self._relay is not None:
+            self._relay.client_eof()
+        else:
+            self._early_eof = True
+        return True
+
+    def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:
+        if self._relay is not None:
+            self._relay.resize(width, height, pixwidth, pixheight)
+        elif self._pty is not None:
+            self._pty = Pty(self._pty.term, (width, height, pixwidth, pixheight), self._pty.modes)
+
+    def signal_received(self, signal: str) -> None:
+        if self._relay is not None:
+            self._relay.signal(printable(signal, 32))
+
+    def break_received(self, msec: int) -> bool:
+        if self._relay is None:
+            return False
+        self._relay.send_break(msec)
+        return True
+
+    def pause_writing(self) -> None:
+        if self._relay is not None:
+            self._relay.pause_target()
+
+    def resume_writing(self) -> None:
+        if self._relay is not None:
+            self._relay.resume_target()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone = True
+        if self._relay is not None:
+            self._relay.client_closed()
+
+    async def _run(self) -> None:
+        """The way of a visit, in order: destination, admission, target, relay, end."""
+        try:
+            admitted = await self._admit()
+        except BastionError as error:
+            log.warning("session refused", error=str(error))
+            self._refuse(error.public)
+            return
+        if admitted is None:
+            return
+        self._began = asyncio.get_running_loop().time()
+        ended = Ended(End.INTERRUPTED)
+        try:
+            ended = await self._serve(admitted)
+        finally:
+            await self._close(admitted, ended)
+
+    async def _admit(self) -> Admitted | None:
+        """Ask for the session; None when it was denied and the client was told why."""
+        decision = await self._house.admission.open(self._wish())
+        match decision:
+            case Admitted():
+                return decision
+            case Deny(reasons) | NeedsGrant(reasons):
+                self._refuse("\n".join(reasons))
+                return None
+            case _:
+                assert_never(decision)
+
+    def _wish(self) -> Wish:
+        destination = parse_destination(self._username)
+        target = self._fixed_target or destination.target
+        if target is None:
+            raise Refused("Which target? Write: ssh login@target.environment.region@bastion")
+        if self._fixed_target and destination.target:
+            raise Refused("The target is named twice. Through -J, the user name is the login alone.")
+        columns, rows = self._pty.size[:2] if self._pty else (0, 0)
+        return Wish(
+            identity=self._proven.identity,
+            scope=self._proven.scope,
+            serial=self._proven.serial,
+            address=self._address,
+            target=target,
+            login=destination.login,
+            action=self._action,
+            command=self._command,
+            terminal=Terminal(self._pty.term if self._pty else "", columns, rows),
+        )
+
+    async def _serve(self, admitted: Admitted) -> Ended:
+        """Everything between the open door and the end; the connection to the target is closed when this returns."""
+        relay = Relay(
+            client=self._channel,
+            recorder=admitted.recorder,
+            typed=self._pty is not None,
+            watch=self._watch(admitted),
+            time=asyncio.get_running_loop().time,
+            began=self._began,
+        )
+        self._house.supervision.watch(admitted.session, cut=relay.cut, warn=relay.warn)
+        if self._gone:
+            relay.client_closed()
+        try:
+            connection = await self._reach(admitted, relay)
+        except TargetUnreachable as error:
+            log.warning("target unreachable", session=admitted.session.id, error=str(error))
+            relay.say(error.public)
+            return Ended(End.TARGET, REFUSED_STATUS)
+        if connection is None:
+            return relay.ended.result()
+        try:
+            return await self._relay_until_the_end(connection, relay)
+        finally:
+            connection.abort()
+
+    async def _reach(self, admitted: Admitted, relay: Relay) -> asyncssh.SSHClientConnection | None:
+        """Connect to the target; None when the session ended meanwhile."""
+        connecting = asyncio.ensure_future(
+            connect(
+                admitted.target,
+                admitted.session,
+                certification=self._house.certification,
+                signer=self._house.signer,
+                pty=self._pty is not None,
+            )
+        )
+        await asyncio.wait({connecting, relay.ended}, return_when=asyncio.FIRST_COMPLETED)
+        if not relay.ended.done():
+            return connecting.result()
+        connecting.cancel()
+        try:
+            (await connecting).abort()
+        except (asyncio.CancelledError, BastionError):
+            pass
+        return None
+
+    async def _relay_until_the_end(self, connection: asyncssh.SSHClientConnection, relay: Relay) -> Ended:
+        pty = self._pty
+        opening = asyncio.ensure_future(
+            connection.create_session(
+                lambda: TargetSession(relay),
+                self._command,
+                subsystem=self._subsystem,
+                env={name.decode(): value.decode() for name, value in self._environment().items()},
+                request_pty="force" if pty else False,
+                term_type=pty.term if pty else None,
+                term_size=pty.size if pty else (),
+                term_modes=pty.modes if pty else {},
+                encoding=None,
+                window=WINDOW,
+            )
+        )
+        await asyncio.wait({opening, relay.ended}, return_when=asyncio.FIRST_COMPLETED)
+        if not opening.done():
+            opening.cancel()
+            return await relay.ended
+        if (error := opening.exception()) is not None:
+            relay.say(f"The target refused the session: {printable(str(error))}")
+            return Ended(End.TARGET, REFUSED_STATUS)
+        self._hand_over(relay)
+        return await relay.ended
+
+    def _hand_over(self, relay: Relay) -> None:
+        """Give the relay what came early, in order, then everything as it comes."""
+        self._relay = relay
+        for data in self._early:
+            relay.from_client(data)
+        self._early = []
+        self._channel.resume_reading()
+        if self._early_eof:
+            relay.client_eof()
+
+    def _environment(self) -> dict[bytes, bytes]:
+        try:
+            return {
+                n: v for n, v in self._channel.get_environment_bytes().items() if n.isascii() and v.decode() is not None
+            }
+        except UnicodeDecodeError:
+            return {}
+
+    def _watch(self, admitted: Admitted) -> SftpWatch | None:
+        if self._subsystem is None:
+            return None
+        actions = admitted.grant.actions
+        return SftpWatch(may_read=Action.SSH_SFTP_READ in actions, may_write=Action.SSH_SFTP_WRITE in actions)
+
+    async def _close(self, admitted: Admitted, ended: Ended) -> None:
+        """End both sides, the recording, and the session's entry in the log, whatever happened before."""
+        self._house.supervision.unwatch(admitted.session)
+        polite = ended.end in (End.TARGET, End.CLIENT)
+        self._leave(ended)
+        try:
+            async with asyncio.timeout(DRAIN if polite else CUT):
+                await self._channel.wait_closed()
+        except TimeoutError:
+            self._channel.get_connection().abort()
+        finally:
+            await self._finish(admitted, ended)
+
+    def _leave(self, ended: Ended) -> None:
+        if self._channel.is_closing():
+            return
+        if ended.signal is not None:
+            self._channel.exit_with_signal(*ended.signal)
+        else:
+            self._channel.exit(REFUSED_STATUS if ended.status is None else ended.status)
+
+    async def _finish(self, admitted: Admitted, ended: Ended) -> None:
+        at = asyncio.get_running_loop().time() - self._began
+        try:
+            admitted.recorder.finish(at, ended.end, ended.status)
+        except BastionError as error:
+            log.error("recording could not be closed", session=admitted.session.id, error=str(error))
+        try:
+            await self._house.admission.close(admitted.session, ended.end, ended.status)
+        except BastionError as error:
+            log.error("session could not be closed in the log", session=admitted.session.id, error=str(error))
+
+    def _refuse(self, reasons: str) -> None:
+        if self._channel.is_closing():
+            return
+        ending = "\r\n" if self._pty else "\n"
+        lines = "".join(f"bastion: {line}{ending}" for line in reasons.splitlines())
+        self._channel.write_stderr(lines.encode())
+        self._channel.exit(REFUSED_STATUS)
