@@ -72,7 +72,11 @@ class Event:
 
         The same event always gives the same bytes, so that a hash of the line is a hash of the event.
         """
-        body: dict[str, object] = {"kind": self.kind.value, "at": self.at.astimezone(UTC).isoformat(), "node": self.node}
+        body: dict[str, object] = {
+            "kind": self.kind.value,
+            "at": self.at.astimezone(UTC).isoformat(),
+            "node": self.node,
+        }
         for name in ("identity", "actor", "scope"):
             if (value := getattr(self, name)) is not None:
                 body[name] = str(value)
@@ -85,7 +89,9 @@ class Event:
             body["reasons"] = list(self.reasons)
         if self.details:
             body["details"] = dict(self.details)
-        return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        line = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        # Half of a surrogate pair, which a hostile JSON can bring, has no UTF-8; as an escape it is kept and written.
+        return line.encode("utf-8", "backslashreplace").decode("utf-8")
 
     @classmethod
     def from_json(cls, line: str, seq: int) -> Self:

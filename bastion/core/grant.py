@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from bastion.core.errors import Refused
@@ -19,6 +19,9 @@ MAX_DURATION = timedelta(days=30)
 
 REQUEST_LIFETIME = timedelta(hours=24)
 """How long an unanswered request waits before it times out."""
+
+MIN_APPROVALS = 1
+"""No policy can ask for less: a request that nobody has to answer approves itself (law 10)."""
 
 MAX_REASON = 500
 """Characters."""
@@ -142,7 +145,7 @@ def can_review(request: Request, beneficiary: Identity, reviewer: Identity) -> s
 
     The policy is asked besides; this holds whatever it says.
     """
-    if reviewer.is_same_person_as(beneficiary):
+    if reviewer.id == request.beneficiary or reviewer.is_same_person_as(beneficiary):
         return "Nobody approves themselves. Ask a colleague to review this request."
     if reviewer.kind is IdentityKind.WORKLOAD:
         return "A workload cannot review."
@@ -155,24 +158,27 @@ def outcome(request: Request, beneficiary: Identity, reviews: Iterable[Review], 
     """Where ``request`` stands, by the reviews that count.
 
     One person is one vote whatever groups and aliases they have; any refusal is a veto; a review of oneself, or from
-    outside the demanded groups, is not a vote.
+    outside the demanded groups, or after the request timed out, is not a vote.
     """
     if request.withdrawn_at is not None:
         return Closed("it was withdrawn")
     voters: list[Identity] = []
     for review in sorted(reviews, key=lambda r: r.at):
-        if review.request_id != request.id or can_review(request, beneficiary, review.reviewer) is not None:
+        if review.request_id != request.id or review.at >= request.times_out_at:
+            continue
+        if can_review(request, beneficiary, review.reviewer) is not None:
             continue
         if any(review.reviewer.is_same_person_as(voter) for voter in voters):
             continue
         if review.verdict is Verdict.REFUSE:
             return Closed(f"it was refused by {review.reviewer.display}")
         voters.append(review.reviewer)
-    if len(voters) >= request.demands.approvals:
+    missing = max(request.demands.approvals, MIN_APPROVALS) - len(voters)
+    if missing <= 0:
         return Approved(tuple(voters))
     if now >= request.times_out_at:
         return Closed(f"nobody answered within {spell(REQUEST_LIFETIME)}")
-    return Waiting(request.demands.approvals - len(voters))
+    return Waiting(missing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +206,9 @@ class Grant:
         """Whether ``now`` is within the grant. It starts on its first instant and is over on its last."""
         return self.revoked_at is None and self.starts_at <= now < self.ends_at
 
-    def covers(self, identity: IdentityId, scope: Scope, target: str, login: str, action: Action, now: datetime) -> bool:
+    def covers(
+        self, identity: IdentityId, scope: Scope, target: str, login: str, action: Action, now: datetime
+    ) -> bool:
         """Whether this grant, and nothing but this grant, permits exactly that (law 1)."""
         return self.shortfall(identity, scope, target, login, action, now) is None
 
@@ -232,4 +240,4 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _clock(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

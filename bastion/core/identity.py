@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,7 +15,6 @@ from bastion.core.errors import Unauthenticated
 MAX_SUBJECT = 255
 """ASCII characters (OpenID Connect Core 1.0, section 2: `sub`)."""
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
 
@@ -100,38 +100,60 @@ class Identity:
         """Whether both are one human being: the same id, or the same verified e-mail under another issuer."""
         if self.id == other.id:
             return True
-        return self.email is not None and other.email is not None and self.email.casefold() == other.email.casefold()
+        return self.email is not None and other.email is not None and _folded(self.email) == _folded(other.email)
 
 
 def identity_from(claims: VerifiedClaims, mapping: ClaimMapping) -> Identity:
     """The identity that verified claims describe.
 
     An e-mail that is not ``email_verified`` or is not one plain address is dropped. Missing groups are no groups.
+    Nothing is kept that a terminal could obey or a reader could not see.
 
     Raises:
-        Unauthenticated: the subject is empty, too long or has control characters; nobody was logged in.
+        Unauthenticated: the subject is empty, too long or not printable, the issuer has a fragment, or the time of the
+            login cannot be read; nobody was logged in.
     """
-    if not claims.subject or len(claims.subject) > MAX_SUBJECT or _CONTROL.search(claims.subject):
+    if not claims.subject or len(claims.subject) > MAX_SUBJECT or not claims.subject.isprintable():
         raise Unauthenticated("The identity provider sent a subject that cannot be used.", detail=repr(claims.subject))
+    if "#" in claims.issuer:  # two identities would be written alike (IdentityId)
+        raise Unauthenticated("The identity provider has a name that cannot be used.", detail=repr(claims.issuer))
     email = claims.claims.get("email")
     verified = claims.claims.get("email_verified") is True
-    if not (verified and isinstance(email, str) and _EMAIL.fullmatch(email) and not _CONTROL.search(email)):
+    if not (verified and isinstance(email, str) and _EMAIL.fullmatch(email) and email.isprintable()):
         email = None
     name = claims.claims.get(mapping.name)
     groups = claims.claims.get(mapping.groups)
     if not isinstance(groups, list):
         groups = []
-    auth_time = claims.claims.get("auth_time")
-    authenticated_at = claims.verified_at
-    if isinstance(auth_time, int) and not isinstance(auth_time, bool):
-        authenticated_at = min(claims.verified_at, datetime.fromtimestamp(auth_time, tz=claims.verified_at.tzinfo))
     amr = claims.claims.get("amr")
     return Identity(
         id=IdentityId(claims.issuer, claims.subject),
         email=email,
-        name=_CONTROL.sub("", name) if isinstance(name, str) else None,
-        groups=frozenset(mapping.group_prefix + g for g in groups if isinstance(g, str) and not _CONTROL.search(g)),
+        name="".join(c for c in name if c.isprintable()) if isinstance(name, str) else None,
+        groups=frozenset(mapping.group_prefix + g for g in groups if isinstance(g, str) and g.isprintable()),
         kind=IdentityKind.PERSON,
-        authenticated_at=authenticated_at,
+        authenticated_at=_authenticated_at(claims),
         amr=frozenset(m for m in amr if isinstance(m, str)) if isinstance(amr, list) else frozenset(),
     )
+
+
+def _authenticated_at(claims: VerifiedClaims) -> datetime:
+    """``auth_time`` (OpenID Connect Core 1.0, section 2), never later than the verification, which stands in for none.
+
+    One that is there and cannot be read is not taken for none: an old login would pass for a fresh one.
+    """
+    match claims.claims.get("auth_time"):
+        case None:
+            return claims.verified_at
+        case int() | float() as seconds if not isinstance(seconds, bool):
+            try:
+                return min(claims.verified_at, datetime.fromtimestamp(seconds, tz=claims.verified_at.tzinfo))
+            except (ValueError, OverflowError, OSError) as error:
+                raise Unauthenticated("The identity provider sent a login time that cannot be.") from error
+        case other:
+            raise Unauthenticated("The identity provider sent a login time that cannot be read.", detail=repr(other))
+
+
+def _folded(email: str) -> str:
+    """An e-mail address for comparing: however it was capitalised or composed (Unicode NFKC)."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", email).casefold())

@@ -73,7 +73,7 @@ Ruling = Permitted | NotPermitted
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One wish: this identity, holding a certificate for ``scope``, wants to do ``action`` as ``login`` at ``target``."""
+    """One wish: an identity with a certificate for ``scope`` wants to do ``action`` as ``login`` at ``target``."""
 
     identity: Identity
     scope: Scope

@@ -114,7 +114,9 @@ class Catalogue:
         return sorted({target.scope for target in self.targets.values()})
 
 
-def catalogue_of(environments: Iterable[Environment], regions: Iterable[Region], targets: Iterable[Target]) -> Catalogue:
+def catalogue_of(
+    environments: Iterable[Environment], regions: Iterable[Region], targets: Iterable[Target]
+) -> Catalogue:
     """A catalogue from its parts; the configuration has checked already that names are unique."""
     return Catalogue(
         environments={e.name: e for e in environments},
