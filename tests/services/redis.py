@@ -34,10 +34,11 @@ class RedisServer:
         Raises:
             MissingTool: there is no redis-server on this machine: run make tools.
         """
-        command = [find_tool("redis-server"), "--port", "0", "--unixsocket", self._socket, "--save", "", "--appendonly"]
+        listen = ["--port", "0", "--unixsocket", str(self._socket)]
+        forget = ["--save", "", "--appendonly", "no", "--dir", str(self._folder)]
         log = (self._folder / "redis.log").open("ab")
         self._process = subprocess.Popen(
-            [*command, "no", "--dir", self._folder, *self._options],
+            [str(find_tool("redis-server")), *listen, *forget, *self._options],
             env={**os.environ, **tool_environment()},
             stdin=subprocess.DEVNULL,
             stdout=log,
