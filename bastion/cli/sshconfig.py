@@ -95,4 +95,4 @@ def _write(path: Path, text: str) -> None:
     descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
-    os.replace(fresh, path)
+    Path(fresh).replace(path)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from bastion.access.certification import Certification
-from bastion.console.caller import caller_of
 from bastion.console.app import json_body
+from bastion.console.caller import caller_of
 
 
 def routes(*, certification: Certification, ssh_address: str, ssh_host_key: str) -> list[web.RouteDef]:

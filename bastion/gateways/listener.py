@@ -27,7 +27,7 @@ HEADER_TIMEOUT = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A PROXY header: its length in bytes, and the client it names; None when the balancer speaks for itself (LOCAL)."""
+    """A PROXY header: its length in bytes, and the client it names; none when the balancer speaks for itself."""
 
     length: int
     client: tuple[Address, int] | None

@@ -85,7 +85,7 @@ class Door(asyncssh.SSHServer):
         return True
 
     def _wanted_scope(self, username: str) -> Scope | None:
-        """The scope of the target that is named already, so that a client with several certificates finds the right one."""
+        """The scope of the target that is named already: a client with several certificates finds the right one."""
         try:
             name = self._inside or parse_destination(username).target
             return self._catalogue.find(name).scope if name else None

@@ -35,6 +35,11 @@ WINDOW = 2 * 1024 * 1024
 log = structlog.get_logger(__name__)
 
 
+async def _first(*futures: asyncio.Future[Any]) -> None:
+    """Wait until one of them is done."""
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
 @dataclass(frozen=True, slots=True)
 class House:
     """What every session of the gateway needs."""
@@ -227,7 +232,7 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
                 pty=self._pty is not None,
             )
         )
-        await asyncio.wait({connecting, relay.ended}, return_when=asyncio.FIRST_COMPLETED)
+        await _first(connecting, relay.ended)
         if not relay.ended.done():
             return connecting.result()
         connecting.cancel()
@@ -253,7 +258,7 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
                 window=WINDOW,
             )
         )
-        await asyncio.wait({opening, relay.ended}, return_when=asyncio.FIRST_COMPLETED)
+        await _first(opening, relay.ended)
         if not opening.done():
             opening.cancel()
             return await relay.ended
