@@ -1,0 +1,144 @@
+"""What is asked of the tables, as statements; who runs them, and on which connection, is decided elsewhere."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, and_, exists, func, or_, select
+
+from bastion.adapters.store.columns import PlainText
+from bastion.adapters.store.rows import folded, key
+from bastion.adapters.store.tables import (
+    certificates,
+    chat_links,
+    events,
+    grants,
+    identities,
+    requests,
+    reviews,
+    sessions,
+)
+from bastion.core.audit import EventFilter, Kind
+from bastion.core.grant import Verdict
+from bastion.core.identity import IdentityId
+
+Query = Select[Any]
+
+
+def identity(identity_id: IdentityId) -> Query:
+    return select(identities).where(_is(identities, identity_id))
+
+
+def identities_named(text: str) -> Query:
+    """Those whose id or folded e-mail ``text`` is; an id first."""
+    by_email = identities.c.email_folded == text.casefold()
+    try:
+        by_id = _is(identities, IdentityId.parse(text))
+    except ValueError:
+        return select(identities).where(by_email).order_by(identities.c.issuer, identities.c.subject)
+    return select(identities).where(or_(by_id, by_email)).order_by(by_id.desc(), identities.c.issuer)
+
+
+def request(request_id: str) -> Query:
+    return select(requests).where(requests.c.id == request_id)
+
+
+def waiting_requests(asked_after: datetime) -> Query:
+    granted = exists().where(grants.c.request_id == requests.c.id)
+    refused = exists().where(reviews.c.request_id == requests.c.id, reviews.c.verdict == Verdict.REFUSE.value)
+    waiting = and_(requests.c.asked_at > asked_after, requests.c.withdrawn_at.is_(None), ~granted, ~refused)
+    return select(requests).where(waiting).order_by(requests.c.asked_at, requests.c.id)
+
+
+def reviews_of(request_id: str) -> Query:
+    return select(reviews).where(reviews.c.request_id == request_id).order_by(reviews.c.at, reviews.c.issuer)
+
+
+def grant(grant_id: str) -> Query:
+    return select(grants).where(grants.c.id == grant_id)
+
+
+def grants_of(identity_id: IdentityId, ended_after: datetime) -> Query:
+    found = select(grants).where(_is(grants, identity_id), grants.c.ends_at > ended_after)
+    return found.order_by(grants.c.ends_at.desc(), grants.c.id)
+
+
+def latest_grants(live_at: datetime | None, limit: int) -> Query:
+    found = select(grants)
+    if live_at is not None:
+        found = found.where(grants.c.revoked_at.is_(None), grants.c.starts_at <= live_at, grants.c.ends_at > live_at)
+    return found.order_by(grants.c.starts_at.desc(), grants.c.id).limit(max(0, limit))
+
+
+def certificate(serial: int) -> Query:
+    return select(certificates).where(certificates.c.serial == serial)
+
+
+def session(session_id: str) -> Query:
+    return select(sessions).where(sessions.c.id == session_id)
+
+
+def sessions_beginning(text: str) -> Query:
+    """Two at most, which is enough to know that ``text`` is ambiguous.
+
+    Compared by `substr`: a LIKE regards case on one dialect and not on the other.
+    """
+    beginning = func.substr(sessions.c.id, 1, len(text), type_=PlainText())
+    return select(sessions).where(beginning == text).order_by(sessions.c.id).limit(2)
+
+
+def latest_sessions(*, live: bool | None, identity: str | None, target: str | None, limit: int) -> Query:
+    found = select(sessions)
+    if live is not None:
+        found = found.where(sessions.c.ended_at.is_(None) if live else sessions.c.ended_at.is_not(None))
+    if identity is not None:
+        found = found.where(sessions.c.who.contains(folded(identity), autoescape=True))
+    if target is not None:
+        found = found.where(sessions.c.target.contains(target.lower(), autoescape=True))
+    return found.order_by(sessions.c.started_at.desc(), sessions.c.id).limit(max(0, limit))
+
+
+def open_sessions_of(node: str) -> Query:
+    found = select(sessions).where(sessions.c.node == node, sessions.c.ended_at.is_(None))
+    return found.order_by(sessions.c.started_at, sessions.c.id)
+
+
+def chat_link(platform: str, workspace: str, user: str) -> Query:
+    account = (chat_links.c.platform == platform, chat_links.c.workspace == workspace, chat_links.c.account == user)
+    return select(chat_links).where(*account)
+
+
+def matching_events(wanted: EventFilter) -> Query:
+    """In order of ``seq``: the first after ``after_seq``, or with 0 the last."""
+    found = select(events.c.seq, events.c.line)
+    if wanted.kind is not None:
+        found = found.where(events.c.kind.in_(_kinds(wanted.kind)))
+    if wanted.identity is not None:
+        found = found.where(events.c.who.contains(folded(wanted.identity), autoescape=True))
+    if wanted.scope is not None:
+        found = found.where(events.c.scope == str(wanted.scope))
+    if wanted.since is not None:
+        found = found.where(events.c.at >= wanted.since)
+    for column, value in (
+        (events.c.target, wanted.target),
+        (events.c.session_id, wanted.session_id),
+        (events.c.grant_id, wanted.grant_id),
+    ):
+        if value is not None:
+            found = found.where(column == key(value))
+    if wanted.after_seq:
+        return found.where(events.c.seq > wanted.after_seq).order_by(events.c.seq).limit(max(0, wanted.limit))
+    last = found.order_by(events.c.seq.desc()).limit(max(0, wanted.limit)).subquery()
+    return select(last).order_by(last.c.seq)
+
+
+def _kinds(pattern: str) -> list[str]:
+    """The kinds that ``pattern`` means. They are a closed set, so no pattern reaches the database."""
+    if pattern.endswith(":*"):
+        return [kind.value for kind in Kind if kind.value.startswith(pattern[:-1])]
+    return [kind.value for kind in Kind if kind.value == pattern]
+
+
+def _is(table: Any, identity_id: IdentityId) -> Any:
+    return and_(table.c.issuer == identity_id.issuer, table.c.subject == identity_id.subject)

@@ -1,0 +1,122 @@
+"""What is read, and where writing begins: the store's `bastion.ports.Store`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row
+
+from bastion.adapters.store import queries
+from bastion.adapters.store.engines import Engines
+from bastion.adapters.store.failures import translated
+from bastion.adapters.store.rows import (
+    read_certificate,
+    read_event,
+    read_grant,
+    read_identity,
+    read_link,
+    read_request,
+    read_session,
+)
+from bastion.adapters.store.transaction import SqlTransaction, found
+from bastion.adapters.store.writer import Writer
+from bastion.core.audit import Event, EventFilter
+from bastion.core.errors import NotFound, Refused, Unavailable
+from bastion.core.grant import Grant, Request
+from bastion.core.identity import Identity, IdentityId
+from bastion.core.session import Session
+from bastion.core.target import printable
+from bastion.ports import ChatLink, IssuedCertificate, Transaction
+
+
+class SqlStore:
+    """The durable truth in an SQL database; see `bastion.adapters.store.open_store`.
+
+    Reads see what is durable, and neither wait for the writer nor see what a block has not finished.
+    """
+
+    def __init__(self, *, engines: Engines) -> None:
+        self._engines = engines
+        self._writer = Writer(engines=engines)
+        self._closed = False
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        async with self._writer.block() as block:
+            yield SqlTransaction(block=block, dialect=self._engines.write.dialect.name)
+
+    async def identity(self, identity_id: IdentityId) -> Identity:
+        return read_identity(await self._one(queries.identity(identity_id), "identity", str(identity_id)))
+
+    async def find_identity(self, text: str) -> Identity:
+        identities = [read_identity(row) for row in await self._all(queries.identities_named(text))]
+        if not identities:
+            raise NotFound(f"Nobody known here is {printable(text)!r}: they must log in once before.")
+        if len(identities) > 1 and str(identities[0].id) != text:
+            names = " or ".join(str(identity.id) for identity in identities[:5])
+            raise Refused(f"{printable(text)!r} is the e-mail address of several identities: say {names}.")
+        return identities[0]
+
+    async def grants_of(self, identity: IdentityId, ended_after: datetime) -> Sequence[Grant]:
+        return [read_grant(row) for row in await self._all(queries.grants_of(identity, ended_after))]
+
+    async def grants(self, live_at: datetime | None = None, limit: int = 200) -> Sequence[Grant]:
+        return [read_grant(row) for row in await self._all(queries.latest_grants(live_at, limit))]
+
+    async def grant(self, grant_id: str) -> Grant:
+        return read_grant(await self._one(queries.grant(grant_id), "grant", grant_id))
+
+    async def request(self, request_id: str) -> Request:
+        return read_request(await self._one(queries.request(request_id), "request", request_id))
+
+    async def waiting_requests(self, asked_after: datetime) -> Sequence[Request]:
+        return [read_request(row) for row in await self._all(queries.waiting_requests(asked_after))]
+
+    async def certificate(self, serial: int) -> IssuedCertificate:
+        return read_certificate(await self._one(queries.certificate(serial), "certificate", str(serial)))
+
+    async def session(self, session_id: str) -> Session:
+        if rows := await self._all(queries.session(session_id)):
+            return read_session(rows[0])
+        # No text is the beginning of every session, and so of none that was meant.
+        rows = await self._all(queries.sessions_beginning(session_id)) if session_id else []
+        if len(rows) > 1:
+            raise Refused(f"Several sessions begin with {printable(session_id)!r}: give more of it.")
+        return read_session(found(rows[0] if rows else None, "session", session_id))
+
+    async def sessions(
+        self, *, live: bool | None = None, identity: str | None = None, target: str | None = None, limit: int = 200
+    ) -> Sequence[Session]:
+        query = queries.latest_sessions(live=live, identity=identity, target=target, limit=limit)
+        return [read_session(row) for row in await self._all(query)]
+
+    async def sessions_of_node(self, node: str) -> Sequence[Session]:
+        return [read_session(row) for row in await self._all(queries.open_sessions_of(node))]
+
+    async def chat_link(self, platform: str, workspace: str, user: str) -> ChatLink:
+        return read_link(
+            await self._one(queries.chat_link(platform, workspace, user), "link of the chat account", user)
+        )
+
+    async def events(self, wanted: EventFilter) -> Sequence[Event]:
+        return [read_event(row) for row in await self._all(queries.matching_events(wanted))]
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await self._writer.close()
+            await self._engines.close()
+
+    async def _one(self, query: queries.Query, what: str, name: str) -> Row[Any]:
+        rows = await self._all(query)
+        return found(rows[0] if rows else None, what, name)
+
+    async def _all(self, query: queries.Query) -> Sequence[Row[Any]]:
+        if self._closed:
+            raise Unavailable("The store is closed: this bastion is stopping.")
+        with translated():
+            async with self._engines.read.connect() as connection:
+                return (await connection.execute(query)).all()

@@ -1,0 +1,132 @@
+"""What is written: the store's `bastion.ports.Transaction`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, Table, func, literal, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from bastion.adapters.store import queries
+from bastion.adapters.store.columns import Instant
+from bastion.adapters.store.rows import (
+    Values,
+    certificate_values,
+    event_values,
+    grant_values,
+    identity_values,
+    link_values,
+    read_grant,
+    read_request,
+    read_review,
+    read_session,
+    request_values,
+    review_values,
+    searchable_email,
+    session_values,
+)
+from bastion.adapters.store.tables import (
+    certificates,
+    chat_links,
+    events,
+    grants,
+    identities,
+    requests,
+    reviews,
+    sessions,
+)
+from bastion.adapters.store.writer import Block
+from bastion.core.audit import Event
+from bastion.core.errors import Conflict, NotFound
+from bastion.core.grant import Grant, Request, Review
+from bastion.core.identity import Identity
+from bastion.core.session import End, Session
+from bastion.core.target import printable
+from bastion.ports import ChatLink, IssuedCertificate
+
+Insert = postgresql.Insert | sqlite.Insert
+
+
+class SqlTransaction:
+    """One block's writes. Writers are one at a time, so what it read is still so when it writes."""
+
+    def __init__(self, *, block: Block, dialect: str) -> None:
+        self._block = block
+        self._insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+
+    async def append(self, event: Event) -> Event:
+        following = select(func.coalesce(func.max(events.c.seq), 0) + 1).scalar_subquery()
+        statement = self._insert(events).values(seq=following, **event_values(event)).returning(events.c.seq)
+        return replace(event, seq=(await self._block.run(statement)).scalar_one())
+
+    async def save_identity(self, identity: Identity, seen_at: datetime) -> None:
+        values = identity_values(identity) | {"email_folded": searchable_email(identity), "seen_at": seen_at}
+        await self._replace(identities, values)
+
+    async def add_request(self, request: Request) -> None:
+        await self._add(requests, request_values(request), f"There is a request {request.id} already.")
+
+    async def request(self, request_id: str) -> Request:
+        return read_request(found(await self._first(queries.request(request_id)), "request", request_id))
+
+    async def add_review(self, review: Review) -> None:
+        await self._add(reviews, review_values(review), "You have answered this request already.")
+
+    async def reviews(self, request_id: str) -> Sequence[Review]:
+        rows = (await self._block.run(queries.reviews_of(request_id))).all()
+        return [read_review(row) for row in rows]
+
+    async def add_grant(self, grant: Grant) -> None:
+        await self._add(grants, grant_values(grant), "Somebody else has granted this request in the meantime.")
+
+    async def grant(self, grant_id: str) -> Grant:
+        return read_grant(found(await self._first(queries.grant(grant_id)), "grant", grant_id))
+
+    async def revoke_grant(self, grant_id: str, at: datetime) -> Grant:
+        first_time = func.coalesce(grants.c.revoked_at, literal(at, Instant()))
+        statement = update(grants).where(grants.c.id == grant_id).values(revoked_at=first_time).returning(grants)
+        return read_grant(found((await self._block.run(statement)).first(), "grant", grant_id))
+
+    async def add_certificate(self, certificate: IssuedCertificate) -> None:
+        taken = f"There is a certificate with the serial {certificate.serial} already."
+        await self._add(certificates, certificate_values(certificate), taken)
+
+    async def add_session(self, session: Session) -> None:
+        await self._add(sessions, session_values(session), f"There is a session {session.id} already.")
+
+    async def end_session(self, session_id: str, end: End, at: datetime, exit_status: int | None = None) -> Session:
+        unended = update(sessions).where(sessions.c.id == session_id, sessions.c.ended_at.is_(None))
+        await self._block.run(unended.values(ended_at=at, ending=end.value, exit_status=exit_status))
+        return read_session(found(await self._first(queries.session(session_id)), "session", session_id))
+
+    async def link_chat(self, link: ChatLink) -> None:
+        await self._replace(chat_links, link_values(link))
+
+    async def _first(self, query: queries.Query) -> Row[Any] | None:
+        return (await self._block.run(query)).first()
+
+    async def _add(self, table: Table, values: Values, taken: str) -> None:
+        """Add a row unless its like is there. Not found out by an error, which would end PostgreSQL's transaction."""
+        result = await self._block.run(self._insert(table).values(values).on_conflict_do_nothing())
+        if result.rowcount != 1:
+            raise Conflict(taken)
+
+    async def _replace(self, table: Table, values: Values) -> None:
+        keys = [column.name for column in table.primary_key]
+        rest = {name: value for name, value in values.items() if name not in keys}
+        statement = self._insert(table).values(values).on_conflict_do_update(index_elements=keys, set_=rest)
+        await self._block.run(statement)
+
+
+def found(row: Row[Any] | None, what: str, name: str) -> Row[Any]:
+    """``row`` itself.
+
+    Raises:
+        NotFound: there is none.
+    """
+    if row is None:
+        raise NotFound(f"There is no {what} {printable(name)!r}.")
+    return row

@@ -1,0 +1,222 @@
+"""Who writes, in which order, and what becomes durable together.
+
+One block writes at a time. Blocks that wait for their turn while another writes share its COMMIT, because a COMMIT
+waits for the disk and a statement does not: each block is a savepoint in the batch's transaction, and is left only
+when that transaction is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from sqlalchemy import Executable, text
+from sqlalchemy.engine import CursorResult
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from bastion.adapters.store.engines import Engines
+from bastion.adapters.store.failures import translated
+from bastion.core.errors import BastionError, Conflict, Unavailable
+
+_ENTER, _KEEP, _UNDO = text("SAVEPOINT block"), text("RELEASE SAVEPOINT block"), text("ROLLBACK TO SAVEPOINT block")
+
+
+class Writer:
+    """Lets one block write at a time, first come, first served."""
+
+    def __init__(self, *, engines: Engines) -> None:
+        self._engines = engines
+        self._turn = asyncio.Lock()
+        self._writing: asyncio.Task[Any] | None = None
+        self._batch: Batch | None = None
+        self._closed = False
+
+    @asynccontextmanager
+    async def block(self) -> AsyncIterator[Block]:
+        """Write. When it is left without an error, everything in it is durable.
+
+        A block keeps every other waiting, so it waits for nothing but the store. One that is cancelled after its last
+        statement, while its batch is being committed, may have been kept.
+
+        Raises:
+            Unavailable: the store cannot be written; nothing of the block was kept, unless the connection was lost
+                during the COMMIT itself, which nobody can tell apart.
+        """
+        if self._writing is asyncio.current_task():
+            raise RuntimeError("a transaction inside a transaction would wait for itself")
+        async with self._turn:
+            self._writing = asyncio.current_task()
+            try:
+                batch = self._joined()
+                async with batch.block() as block:
+                    yield block
+            finally:
+                self._writing = None
+        await batch.settled()
+
+    async def close(self) -> None:
+        """Let the batch under way finish; afterwards every block is refused."""
+        async with self._turn:
+            self._closed = True
+            batch = self._batch
+        if batch is not None:
+            await asyncio.wait({batch.task})
+
+    def _joined(self) -> Batch:
+        """The open batch, or a new one. One that failed is joined too: who waited with it would wait again in vain."""
+        if self._closed:
+            raise Unavailable("The store is closed: this bastion is stopping.")
+        if self._batch is None:
+            self._batch = Batch()
+            self._batch.task = asyncio.create_task(self._carry(self._batch))
+        return self._batch
+
+    async def _carry(self, batch: Batch) -> None:
+        """The life of one batch. It queues for its turn as a block does, so whoever queued before belongs to it."""
+        await batch.begin(self._engines)
+        async with self._turn:
+            self._batch = None
+            await batch.commit(self._engines)
+
+
+class Batch:
+    """One transaction of the database, and the blocks that are kept or lost with it."""
+
+    task: asyncio.Task[None]
+    """Carries the batch from BEGIN to COMMIT, so that no caller's cancellation can end it half way."""
+
+    _connection: AsyncConnection
+
+    def __init__(self) -> None:
+        self._begun = asyncio.Event()
+        self._failure: BastionError | None = None
+
+    async def begin(self, engines: Engines) -> None:
+        try:
+            with translated():
+                self._connection = await engines.write.connect()
+                await self._connection.begin()
+        except BastionError as failure:
+            self._failure = failure
+        finally:
+            self._begun.set()
+
+    async def commit(self, engines: Engines) -> None:
+        try:
+            if self._failure is None:
+                with translated():
+                    engines.check()
+                    await self._connection.commit()
+        except BastionError as failure:
+            self._failure = failure
+        finally:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        """Give the connection back; after a failure nobody knows its state, so it is closed, which rolls back."""
+        if not hasattr(self, "_connection"):
+            return
+        with suppress(Unavailable), translated():
+            if self._failure is not None:
+                await self._connection.invalidate()
+            await self._connection.close()
+
+    async def settled(self) -> None:
+        """Return when everything that was written is durable.
+
+        Raises:
+            Unavailable: it is not.
+        """
+        await asyncio.shield(self.task)
+        self._check()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise Unavailable(self._failure.public, detail="so for the whole batch") from self._failure
+
+    @asynccontextmanager
+    async def block(self) -> AsyncIterator[Block]:
+        """Everything in it, or nothing of it."""
+        await self._begun.wait()
+        self._check()
+        block = Block(self)
+        try:
+            await self.run(_ENTER)
+            yield block
+            block.end()
+            await self.run(_KEEP)
+        except BaseException:
+            await self._undo()
+            raise
+
+    async def _undo(self) -> None:
+        if self._failure is None:
+            with suppress(BastionError):
+                await self.run(_UNDO)
+                await self.run(_KEEP)
+
+    async def run(self, statement: Executable) -> CursorResult[Any]:
+        """Run one statement to its end, even when the caller is cancelled meanwhile.
+
+        A cancelled statement costs its connection, and with it all the others in this batch: somebody who hangs up in
+        the right moment must not be able to do that to them.
+        """
+        running = asyncio.ensure_future(self._execute(statement))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            while not running.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({running})
+            raise
+
+    async def _execute(self, statement: Executable) -> CursorResult[Any]:
+        try:
+            with translated():
+                return await self._connection.execute(statement)
+        except Unavailable as failure:
+            # SQLite may have rolled back on its own already, and would commit what follows statement by statement.
+            self._failure = failure
+            raise
+
+
+class Block:
+    """One caller's hold of the one writing connection; useless when the block is over."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._failure: BastionError | None = None
+        self._over = False
+
+    async def run(self, statement: Executable) -> CursorResult[Any]:
+        """Run one statement.
+
+        Raises:
+            Conflict: a constraint held.
+            Unavailable: the database failed.
+
+        After either nothing of the block will be kept, whatever it does next: PostgreSQL has given it up.
+        """
+        if self._over:
+            raise RuntimeError("this transaction is over")
+        self._check()
+        try:
+            return await self._batch.run(statement)
+        except (Conflict, Unavailable) as failure:
+            self._failure = failure
+            raise
+
+    def end(self) -> None:
+        """No more statements.
+
+        Raises:
+            Conflict, Unavailable: what one of them raised, if the caller went on regardless.
+        """
+        self._over = True
+        self._check()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
