@@ -1,0 +1,135 @@
+"""`bastion login`, `bastion whoami`, `bastion logout`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from bastion.cli.client import Client
+    from bastion.cli.loopback import Loopback
+
+WAIT_SECONDS = 300
+"""For somebody to log in in their browser."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(login)
+    app.command()(whoami)
+    app.command()(logout)
+
+
+def login(
+    url: Annotated[
+        str | None, typer.Argument(metavar="[URL]", help="The bastion, like https://bastion.example.com; remembered.")
+    ] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address to open; open nothing.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Log in with your browser. The login lasts one hour."""
+    from bastion.access.pkce import challenge_of, new_secret
+    from bastion.cli import exits, saved
+    from bastion.cli.client import Client, fail
+    from bastion.cli.loopback import Loopback
+
+    known = saved.load()
+    if url is None:
+        if known is None:
+            fail("Which bastion? Run: bastion login https://bastion.example.com", exits.USAGE)
+        url = known.url
+    client = Client(url)
+    verifier, state = new_secret(), new_secret()
+    with Loopback(state) as loopback:
+        _send_to_browser(client.url, loopback, challenge_of(verifier), state, open_it=not no_browser)
+        code = loopback.wait(WAIT_SECONDS)
+        if code is None:
+            fail("Nobody logged in within five minutes. Start again: bastion login", exits.NOT_LOGGED_IN)
+        reply = client.ask("POST", "/api/v1/token", {"code": code, "verifier": verifier})
+        if reply.status != 200:
+            fail(reply.sentence, exits.REFUSED)
+        until = _remember(client, reply.body)
+        loopback.answer(f"{client.url}/login/closed")
+    if json_:
+        _print_json({"url": client.url, "identity": reply.body["identity"], "expires_at": reply.body["expires_at"]})
+    else:
+        typer.echo(f"You are logged in as {_shown(reply.body['identity']['display'])} until {until:%H:%M %Z}.")
+
+
+def whoami(json_: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False) -> None:
+    """Show who the bastion takes you for, and where."""
+    from bastion.cli.client import Client
+
+    answer = Client.from_login().call("GET", "/api/v1/whoami")
+    if json_:
+        _print_json(answer)
+        return
+    identity = answer["identity"]
+    typer.echo(f"{_shown(identity['display'])}  ({_shown(identity['id'])})")
+    typer.echo(f"groups   {_shown(', '.join(identity['groups']) or 'none')}")
+    typer.echo(f"from     {_shown(answer['address'])} ({_shown(answer['country'] or 'country unknown')})")
+    typer.echo(f"until    {_local(answer['expires_at']):%Y-%m-%d %H:%M %Z}")
+
+
+def logout() -> None:
+    """End the login, here and at the bastion."""
+    from bastion.cli import exits, saved
+    from bastion.cli.client import Client, fail
+
+    known = saved.load()
+    if known is None or known.token is None:
+        typer.echo("You were not logged in.")
+        return
+    saved.save(known.without_token())  # first: whatever the bastion answers, this machine has forgotten it
+    reply = Client(known.url, known.token).ask("POST", "/api/v1/logout")
+    if reply.status not in (200, 401):  # 401: it does not count any more, which is what was wanted
+        fail(f"Forgotten here, but the bastion did not end it: {reply.sentence}", exits.REFUSED)
+    typer.echo("You are logged out.")
+
+
+def _send_to_browser(url: str, loopback: Loopback, challenge: str, state: str, *, open_it: bool) -> None:
+    from urllib.parse import urlencode
+
+    address = f"{url}/login/cli?{urlencode({'port': loopback.port, 'challenge': challenge, 'state': state})}"
+    typer.echo(f"Log in with a browser on this machine:\n\n  {address}\n", err=True)
+    if open_it:
+        import threading
+        import webbrowser
+
+        # In a thread of its own: what $BROWSER names may run until its window is closed.
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+
+
+def _remember(client: Client, answer: dict[str, Any]) -> datetime:
+    from datetime import UTC, datetime
+
+    from bastion.cli import exits, saved
+    from bastion.cli.client import fail
+
+    until = datetime.fromisoformat(answer["expires_at"]).astimezone(UTC)
+    try:
+        saved.save(saved.SavedLogin(client.url, answer["token"], until, answer["identity"]["display"]))
+    except OSError as error:
+        fail(f"The login cannot be kept in {saved.path()}: {error.strerror}", exits.REFUSED)
+    return until.astimezone()
+
+
+def _local(moment: str) -> datetime:
+    from datetime import datetime
+
+    return datetime.fromisoformat(moment).astimezone()
+
+
+def _shown(text: str) -> str:
+    from bastion.core.target import printable
+
+    return printable(text, 500)
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    typer.echo(json.dumps(value, indent=2))
