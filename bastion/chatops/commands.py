@@ -1,0 +1,269 @@
+"""What people type after ``/bastion``, as frozen commands. Text in, value out.
+
+Slack is told to escape what it sends: a mention arrives as ``<@U123|name>``, a name that looks like a host as
+``<http://web-1.staging.eu|web-1.staging.eu>``, and ``&``, ``<``, ``>`` as entities. A plain ``@name`` is whatever its
+writer wants it to be, so it is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bastion.access.wish import Wish
+from bastion.core.errors import Refused
+from bastion.core.grant import parse_duration
+from bastion.core.target import printable
+
+MAX_TEXT = 4000
+"""Characters; Slack cuts a message there."""
+
+GRANT = '/bastion grant @contractor web-1 as deploy for 2h because "what this is for"'
+REVOKE = "/bastion revoke @contractor web-1 — or /bastion revoke g-… with the grant's id"
+REQUEST = '/bastion request web-1 as deploy for 2h because "what this is for"'
+APPROVE = "/bastion approve q-…"
+DENY = "/bastion deny q-…"
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """Somebody's account in the same workspace, by the platform's own id."""
+
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class GrantCommand:
+    beneficiary: Mention
+    wish: Wish
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCommand:
+    wish: Wish
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeGrantCommand:
+    grant_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeTargetCommand:
+    beneficiary: Mention
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApproveCommand:
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DenyCommand:
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class WhoCommand:
+    """Who am I here, what do I have, and what waits for me?"""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkCommand:
+    """Tie this account to an identity."""
+
+
+@dataclass(frozen=True, slots=True)
+class HelpCommand:
+    pass
+
+
+Command = (
+    GrantCommand
+    | RequestCommand
+    | RevokeGrantCommand
+    | RevokeTargetCommand
+    | ApproveCommand
+    | DenyCommand
+    | WhoCommand
+    | LinkCommand
+    | HelpCommand
+)
+
+_MENTION = re.compile(r"<@([UW][A-Z0-9]{1,30})(?:\|[^<>]*)?>", re.ASCII)
+_WORD = re.compile(r"<[^<>]*>|[^\s<>]+|[<>]")
+"""A bracketed thing of Slack's, which may hold spaces, or what is between spaces."""
+
+_BRACKETED = re.compile(r"<([^<>|]*)(?:\|([^<>]*))?>")
+_LINK = re.compile(r"https?://([^/|<>]+)/?")
+_ID = {"g": re.compile(r"g-[0-9a-z]{4,40}", re.ASCII), "q": re.compile(r"q-[0-9a-z]{4,40}", re.ASCII)}
+_QUOTES = {'"': '"', "'": "'", "“": "”", "„": "“”", "”": "”", "«": "»", "»": "«", "‘": "’", "‚": "‘’"}
+"""What may open a quotation, and what may close it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    text: str
+    start: int
+
+
+def parse(text: str) -> Command:
+    """The command that ``text`` is, without the leading ``/bastion``.
+
+    Raises:
+        Refused: it is none; the sentence shows the right form.
+    """
+    if len(text) > MAX_TEXT:
+        raise Refused(f"A command has at most {MAX_TEXT} characters.")
+    words = [_Word(match.group(), match.start()) for match in _WORD.finditer(text)]
+    if not words:
+        return HelpCommand()
+    verb, rest = words[0].text.lower(), words[1:]
+    reader = _READERS.get(verb)
+    if reader is None:
+        known = ", ".join(sorted(_READERS))
+        raise Refused(f"{printable(plain(words[0].text), 40)!r} is not a command. There are: {known}.")
+    return reader(text, rest)
+
+
+def plain(text: str) -> str:
+    """What the writer saw when they wrote it: mentions, channels and links by their label, entities resolved."""
+    shown = _BRACKETED.sub(lambda match: _label(match.group(1), match.group(2)), text)
+    # The ampersand last, or "&amp;lt;" would be resolved twice.
+    return shown.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+
+
+def _label(inside: str, label: str | None) -> str:
+    sign = inside[:1] if inside[:1] in ("@", "#") else ""
+    return sign + (label if label is not None else inside.removeprefix(sign).replace("!", "@", 1))
+
+
+def _grant(text: str, words: Sequence[_Word]) -> GrantCommand:
+    return GrantCommand(_mention(words, GRANT), _wish(text, words[1:], GRANT))
+
+
+def _request(text: str, words: Sequence[_Word]) -> RequestCommand:
+    return RequestCommand(_wish(text, words, REQUEST))
+
+
+def _revoke(text: str, words: Sequence[_Word]) -> RevokeGrantCommand | RevokeTargetCommand:
+    if len(words) == 1:
+        return RevokeGrantCommand(_id("g", words, REVOKE))
+    if len(words) != 2:
+        raise Refused(f"Write it like this: {REVOKE}")
+    return RevokeTargetCommand(_mention(words, REVOKE), _name(words[1].text))
+
+
+def _approve(text: str, words: Sequence[_Word]) -> ApproveCommand:
+    return ApproveCommand(_id("q", words, APPROVE))
+
+
+def _deny(text: str, words: Sequence[_Word]) -> DenyCommand:
+    return DenyCommand(_id("q", words, DENY))
+
+
+def _who(text: str, words: Sequence[_Word]) -> WhoCommand:
+    _end(words, "/bastion who")
+    return WhoCommand()
+
+
+def _link(text: str, words: Sequence[_Word]) -> LinkCommand:
+    _end(words, "/bastion link")
+    return LinkCommand()
+
+
+def _help(text: str, words: Sequence[_Word]) -> HelpCommand:
+    return HelpCommand()
+
+
+_READERS: dict[str, Callable[[str, Sequence[_Word]], Command]] = {
+    "grant": _grant,
+    "request": _request,
+    "revoke": _revoke,
+    "approve": _approve,
+    "deny": _deny,
+    "who": _who,
+    "link": _link,
+    "help": _help,
+}
+
+
+def _mention(words: Sequence[_Word], form: str) -> Mention:
+    if not words:
+        raise Refused(f"Write it like this: {form}")
+    if (match := _MENTION.fullmatch(words[0].text)) is not None:
+        return Mention(match.group(1))
+    if words[0].text.startswith("@"):
+        raise Refused(
+            f"{printable(words[0].text, 40)} is only a name, and names decide nothing here. Pick the person from the "
+            "list that appears after @; if that does not help, the app has to turn on “Escape channels, users, and "
+            "links”."
+        )
+    raise Refused(f"Mention the person first. Write it like this: {form}")
+
+
+def _wish(text: str, words: Sequence[_Word], form: str) -> Wish:
+    """``targets as logins for duration because reason``, the words in this order."""
+    targets, words = _until("as", words, form)
+    logins, words = _until("for", words, form)
+    duration, words = _until("because", words, form)
+    if not words:
+        raise Refused(f"A reason is needed. Write it like this: {form}")
+    reason, crossing = _reason(text[words[0].start :])
+    return Wish(
+        _names(targets), _names(logins), parse_duration("".join(word.text for word in duration)), reason, crossing
+    )
+
+
+def _until(keyword: str, words: Sequence[_Word], form: str) -> tuple[Sequence[_Word], Sequence[_Word]]:
+    """The words before ``keyword``, at least one, and those after it."""
+    for index, word in enumerate(words):
+        if index and word.text.lower() == keyword:
+            return words[:index], words[index + 1 :]
+    raise Refused(f"“{keyword} …” is missing. Write it like this: {form}")
+
+
+def _reason(text: str) -> tuple[str, bool]:
+    """The reason without its quotes, and whether ``as crossing`` follows it."""
+    rest = text.rstrip()
+    crossing = re.search(r"\s(?:as\s+)?crossing$", rest[-30:], re.IGNORECASE)
+    body = rest[: len(rest) - len(crossing.group())].rstrip() if crossing else rest
+    closing = _QUOTES.get(rest[0])
+    if closing is None:
+        if crossing:
+            raise Refused('Put the reason in quotes, so that “crossing” is not part of it: because "…" as crossing')
+        return plain(rest), False
+    if len(body) < 2 or body[-1] not in closing:
+        raise Refused('The reason has no closing quote. Write it like this: because "what this is for"')
+    return plain(body[1:-1]), crossing is not None
+
+
+def _names(words: Sequence[_Word]) -> tuple[str, ...]:
+    """Names with spaces or commas between them."""
+    return tuple(name for word in words for name in _name(word.text).split(",") if name)
+
+
+def _name(text: str) -> str:
+    """A name as it was typed, where Slack made a link of it. A link whose label is something else stays a link."""
+    if (match := _BRACKETED.fullmatch(text)) is None:
+        return plain(text).lower()
+    link = _LINK.fullmatch(match.group(1))
+    if link is not None and match.group(2) in (None, link.group(1)):
+        return link.group(1).lower()
+    return text
+
+
+def _id(kind: str, words: Sequence[_Word], form: str) -> str:
+    if len(words) != 1:
+        raise Refused(f"Write it like this: {form}")
+    text = words[0].text.lower()
+    if not _ID[kind].fullmatch(text):
+        raise Refused(f"{printable(plain(words[0].text), 40)!r} is not an id. Write it like this: {form}")
+    return text
+
+
+def _end(words: Sequence[_Word], form: str) -> None:
+    if words:
+        raise Refused(f"Nothing comes after it: {form}")

@@ -1,0 +1,153 @@
+"""Carries out a command for somebody whom a chat has proven to be one account of one workspace.
+
+A chat says nothing about a person's address or whether they are a guest; so the place of what is done here is not
+known, and an account counts for exactly the identity that linked it: its groups, as of its last login, are what the
+policies judge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from bastion.access.approval import Approval, Holding
+from bastion.access.ballot import Granted, TurnedDown, WaitingForOthers
+from bastion.access.linking import Account, Linking
+from bastion.access.standing import Standing
+from bastion.chatops import messages
+from bastion.chatops.commands import (
+    ApproveCommand,
+    Command,
+    DenyCommand,
+    GrantCommand,
+    HelpCommand,
+    LinkCommand,
+    Mention,
+    RequestCommand,
+    RevokeGrantCommand,
+    RevokeTargetCommand,
+    WhoCommand,
+    parse,
+)
+from bastion.core.audit import Event, Kind
+from bastion.core.errors import NotFound, Refused
+from bastion.core.grant import Verdict
+from bastion.core.identity import Identity
+from bastion.ports import Clock, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Private:
+    """For the one who typed the command."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """For everybody in the channel; ``to`` is the account it concerns, to be notified."""
+
+    text: str
+    to: Mention | None
+
+
+Reply = Private | Announcement
+
+
+class Desk:
+    """Commands in, replies out; whatever the chat. ``public_url`` is where browsers reach the bastion."""
+
+    def __init__(
+        self,
+        *,
+        approval: Approval,
+        standing: Standing,
+        linking: Linking,
+        store: Store,
+        clock: Clock,
+        node: str,
+        public_url: str,
+    ) -> None:
+        self._approval = approval
+        self._standing = standing
+        self._linking = linking
+        self._store = store
+        self._clock = clock
+        self._node = node
+        self._public_url = public_url.rstrip("/")
+
+    async def carry_out(self, text: str, account: Account) -> Reply:
+        """Do what ``text`` says as the identity that linked ``account``; who has not linked gets a link, nothing else.
+
+        Raises:
+            Refused: it was not done; the sentence is for the one who typed it.
+        """
+        try:
+            actor = await self._linking.identity_of(account.platform, account.workspace, account.user)
+        except NotFound:
+            offer = await self._offer(account, messages.NOT_LINKED)
+            await self._note_stranger(account)
+            return offer
+        return await self._obey(parse(text), actor, account)
+
+    async def _obey(self, command: Command, actor: Identity, account: Account) -> Reply:
+        match command:
+            case GrantCommand(mention, wish):
+                beneficiary = await self._mentioned(mention, account)
+                answer = await self._approval.grant(actor, beneficiary, wish, None)
+                return Announcement(messages.answered(answer), mention)
+            case RequestCommand(wish):
+                request = await self._approval.request(actor, actor, wish, None)
+                return Announcement(messages.asked(request, actor), None)
+            case RevokeGrantCommand(grant_id):
+                ended = await self._approval.revoke(grant_id, actor, None)
+                return Announcement(messages.revoked(ended), None)
+            case RevokeTargetCommand(mention, target):
+                beneficiary = await self._mentioned(mention, account)
+                ended = await self._approval.revoke(Holding(beneficiary, target), actor, None)
+                return Announcement(messages.revoked(ended), mention)
+            case ApproveCommand(request_id):
+                return await self._review(request_id, actor, Verdict.APPROVE)
+            case DenyCommand(request_id):
+                return await self._review(request_id, actor, Verdict.REFUSE)
+            case WhoCommand():
+                return Private(await self._who(actor))
+            case LinkCommand():
+                return await self._offer(account, messages.ALREADY_LINKED.format(who=actor.display))
+            case HelpCommand():
+                return Private(messages.HELP)
+            case _:
+                assert_never(command)
+
+    async def _note_stranger(self, account: Account) -> None:
+        details = {"platform": account.platform, "workspace": account.workspace, "user": account.user}
+        reasons = ("the account is not linked",)
+        async with self._store.transaction() as tx:
+            await tx.append(
+                Event(Kind.CHAT_REFUSED, at=self._clock.now(), node=self._node, reasons=reasons, details=details)
+            )
+
+    async def _review(self, request_id: str, actor: Identity, verdict: Verdict) -> Reply:
+        answer = await self._approval.review(request_id, actor, verdict, None)
+        match answer:
+            case Granted() | TurnedDown():
+                return Announcement(messages.answered(answer), None)
+            case WaitingForOthers():
+                return Private(messages.answered(answer))
+            case _:
+                assert_never(answer)
+
+    async def _who(self, actor: Identity) -> str:
+        held = await self._standing.access_of(actor, None)
+        waiting = await self._standing.pending(actor, None)
+        return messages.who(actor, held, waiting, now=self._clock.now())
+
+    async def _mentioned(self, mention: Mention, account: Account) -> Identity:
+        try:
+            return await self._linking.identity_of(account.platform, account.workspace, mention.user)
+        except NotFound:
+            raise Refused(f"{mention.user} {messages.BENEFICIARY_NOT_LINKED}") from None
+
+    async def _offer(self, account: Account, text: str) -> Private:
+        code = await self._linking.offer(account)
+        return Private(f"{text}\n{self._public_url}/link/{account.platform}/{code}")

@@ -1,0 +1,142 @@
+"""Every sentence that answers a request, a review, a grant or a revocation: one place, for chats and command line.
+
+Plain text that may hold what people chose (names, reasons). Whoever shows it escapes it whole, for the place where it
+is shown; nothing here is markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import assert_never
+
+from bastion.access.approval import Revoked
+from bastion.access.ballot import Answer, Granted, TurnedDown, WaitingForOthers
+from bastion.access.standing import Held, Pending
+from bastion.core.grant import Grant, Request, spell
+from bastion.core.identity import Identity
+from bastion.core.target import printable
+
+NOT_LINKED = (
+    "This account belongs to nobody here yet. Open this once, log in and confirm; it works for ten minutes and for you "
+    "alone:"
+)
+ALREADY_LINKED = "This account is linked to {who}. To link it to another identity, open this, log in and confirm:"
+BENEFICIARY_NOT_LINKED = "has not linked their account yet: they type /bastion link first, then try again."
+RECEIVED_BEFORE = "This command has arrived before and is not done twice. See what came of it: /bastion who"
+OUT_OF_ORDER = "The bastion cannot do this right now; try again in a moment."
+
+HELP = """\
+/bastion request web-1 as deploy for 2h because "…"   ask for access
+/bastion grant @contractor web-1 as deploy for 2h because "…"   give it
+/bastion approve q-…   /bastion deny q-…   answer a request
+/bastion revoke g-…   /bastion revoke @contractor web-1   end it
+/bastion who   who you are here, what you may reach, what waits for you
+/bastion link   tie this account to your identity
+Several targets or logins are written with commas. as crossing at the end: may be used beside other environments."""
+
+
+def asked(request: Request, beneficiary: Identity) -> str:
+    """After a request was made."""
+    needed = request.demands.approvals
+    people = "one approval" if needed == 1 else f"{needed} approvals"
+    by = f" by {' or '.join(sorted(request.demands.reviewers))}" if request.demands.reviewers else ""
+    return "\n".join(
+        (
+            f"{request.id}: {beneficiary.display} asks for {what(request)} for {spell(request.duration)}.",
+            f"Reason: {request.reason}",
+            f"It needs {people}{by} before {moment(request.times_out_at)}.",
+        )
+    )
+
+
+def answered(answer: Answer) -> str:
+    """After a review, or a grant."""
+    match answer:
+        case Granted(request, beneficiary, grant, by):
+            return "\n".join(
+                (
+                    f"{beneficiary.display} may use {what(grant)} until {moment(grant.ends_at)} "
+                    f"({spell(request.duration)}).",
+                    f"Reason: {grant.reason}",
+                    f"Grant {grant.id}, approved by {' and '.join(voter.display for voter in by)}.",
+                )
+            )
+        case WaitingForOthers(request, beneficiary, missing):
+            more = "one more approval" if missing == 1 else f"{missing} more approvals"
+            return (
+                f"{request.id}: your approval counts. {beneficiary.display} needs {more} for {what(request)} "
+                f"before {moment(request.times_out_at)}."
+            )
+        case TurnedDown(request, beneficiary, reason):
+            return f"{request.id} is closed, {reason}: {beneficiary.display} does not get {what(request)}."
+        case _:
+            assert_never(answer)
+
+
+def revoked(ended: Revoked) -> str:
+    """After a revocation."""
+    return "\n".join(
+        f"Grant {grant.id} is revoked: {ended.beneficiary.display} may not use {what(grant)} any more. "
+        "Open sessions are being cut."
+        for grant in ended.grants
+    )
+
+
+def access(held: Sequence[Held], *, now: datetime) -> str:
+    """What somebody may reach."""
+    if not held:
+        return "You have no live grant."
+    return "\n".join(["You may use:", *(f"  {_line(each.grant, now)}" for each in held)])
+
+
+def grants(held: Sequence[Held], *, now: datetime) -> str:
+    """Live grants of several people."""
+    return "\n".join(f"{each.holder.display}: {_line(each.grant, now)}" for each in held) or "There is no live grant."
+
+
+def pending(waiting: Sequence[Pending]) -> str:
+    """Requests that wait."""
+    return "\n".join(_waiting(each) for each in waiting) or "No request waits."
+
+
+def who(identity: Identity, held: Sequence[Held], waiting: Sequence[Pending], *, now: datetime) -> str:
+    """Everything one person may want to know about themself."""
+    parts = [f"You are {identity.display} ({identity.id}).", access(held, now=now)]
+    if waiting:
+        parts.append(pending(waiting))
+    return "\n".join(parts)
+
+
+def what(subject: Request | Grant) -> str:
+    """``web-1.staging.eu as deploy``, and that it is a crossing."""
+    crossing = ", as a crossing between environments," if subject.crossing else ""
+    return f"{listed(subject.targets)} as {listed(subject.logins)}{crossing}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in order, with commas."""
+    return ", ".join(sorted(names))
+
+
+def moment(at: datetime) -> str:
+    """To the minute; grants end on seconds that nobody needs to read."""
+    return at.strftime("%Y-%m-%d %H:%M UTC")
+
+
+def quoted(text: str) -> str:
+    """What somebody typed, short and harmless."""
+    return printable(text, 80)
+
+
+def _line(grant: Grant, now: datetime) -> str:
+    return f"{what(grant)} until {moment(grant.ends_at)} ({spell(grant.ends_at - now)} left), {grant.id}"
+
+
+def _waiting(each: Pending) -> str:
+    yours = " It waits for your answer." if each.answerable else " It waits for others."
+    request = each.request
+    return (
+        f"{request.id}: {each.beneficiary.display} asks for {what(request)} for {spell(request.duration)}. "
+        f"Reason: {request.reason}.{yours}"
+    )
