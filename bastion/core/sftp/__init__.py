@@ -1,0 +1,12 @@
+"""What is done over SFTP: a watcher for the relay that decides on each packet and describes each operation.
+
+Version 3 of the protocol (draft-ietf-secsh-filexfer-02) with OpenSSH's extensions (its PROTOCOL file, section 4).
+`packets` reads, `flow` reassembles and passes on, `transfer` digests contents, `watch` decides and describes.
+"""
+
+from __future__ import annotations
+
+from bastion.core.sftp.packets import SftpViolation, Step
+from bastion.core.sftp.watch import SftpWatch
+
+__all__ = ["SftpViolation", "SftpWatch", "Step"]

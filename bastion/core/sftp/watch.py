@@ -1,0 +1,364 @@
+"""The watcher: which SFTP packets pass, and the transcript lines that say what they did.
+
+A request has its line before it reaches the target, and a second one when the target refuses it; contents have their
+size and digest when their file is closed. So whatever ends the session, nothing was done that has no line (law 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import assert_never
+
+from bastion.core.policy import Action
+from bastion.core.sftp.flow import Flow, Ruling
+from bastion.core.sftp.opened import Opened, open_directory, open_file
+from bastion.core.sftp.packets import (
+    VERSION,
+    Answer,
+    Kind,
+    Reader,
+    SftpViolation,
+    Status,
+    Step,
+    parse_answer,
+    quoted,
+    spell_status,
+    status,
+)  # fmt: skip
+from bastion.core.sftp.requests import Needs, Piece, Request, Unsupported, parse_piece, parse_request
+from bastion.core.sftp.transfer import Room
+
+MAX_IN_FLIGHT = 1024
+"""Requests without an answer; OpenSSH's client has 64 unless told otherwise (`sftp -R`)."""
+
+MAX_OPEN = 1024
+"""Handles: what a process may have open on most targets."""
+
+_INIT = b"\x00\x00\x00\x05\x01\x00\x00\x00\x03"
+
+
+class _Stage(Enum):
+    NEW = auto()
+    GREETED = auto()
+    AGREED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request that passed and does nothing to an open file."""
+
+    text: str
+    answer: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    text: str
+    answer: Kind
+    path: bytes
+    flags: int | None
+    """None for a directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    opened: Opened
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    opened: Opened
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    opened: Opened
+
+
+@dataclass(frozen=True, slots=True)
+class _Closing:
+    opened: Opened
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A request that did not pass; its answer waits for those of the requests before it."""
+
+    packet: bytes
+
+
+_Pending = _Asked | _Opening | _Reading | _Writing | _Listing | _Closing | _Refused
+
+
+class SftpWatch:
+    """One SFTP conversation. Values in, values out: the caller records and delivers each `Step`, in that order.
+
+    With neither right everything is refused.
+    """
+
+    def __init__(self, *, may_read: bool, may_write: bool) -> None:
+        read = None if may_read else Action.SSH_SFTP_READ
+        write = None if may_write else Action.SSH_SFTP_WRITE
+        self._missing = {
+            Needs.READ: read,
+            Needs.WRITE: write,
+            Needs.BOTH: read or write,
+            Needs.EITHER: read and write and read,
+        }
+        self._client = Flow(judge=self._request, between=lambda: b"")
+        self._target = Flow(judge=self._answer, between=self._after_answer)
+        self._stage = _Stage.NEW
+        self._pending: dict[int, _Pending] = {}
+        """By id, in the order of asking."""
+        self._refusals = 0
+        self._handles: dict[bytes, Opened] = {}
+        self._room = Room()
+        self._delivering: Opened | None = None
+        self._lines: list[str] = []
+        self._violation: SftpViolation | None = None
+
+    def from_client(self, data: bytes) -> Step:
+        """What ``data``, which the client sent, comes to.
+
+        Raises:
+            SftpViolation: the session ends; see there for what was still right. Every later call raises again.
+        """
+        return self._step(self._client, data)
+
+    def from_target(self, data: bytes) -> Step:
+        """The same of what the target sent."""
+        return self._step(self._target, data)
+
+    def close(self) -> tuple[str, ...]:
+        """The last lines: files left open with what passed so far, requests without an answer. Idempotent."""
+        pending, self._pending = self._pending, {}
+        opened = dict.fromkeys([*self._handles.values(), *_opened_of(pending)])
+        self._handles = {}
+        lines = [f"sftp left open {file.describe()}, incomplete" for file in opened]
+        unanswered = [each.text for each in pending.values() if isinstance(each, _Asked | _Opening)]
+        return (*lines, *(f"sftp {text} not answered" for text in unanswered))
+
+    def _step(self, flow: Flow, data: bytes) -> Step:
+        if self._violation is not None:
+            raise SftpViolation(self._violation.public)
+        try:
+            flow.feed(data)
+        except SftpViolation as violation:
+            self._violation = violation
+            self._lines.append(f"sftp ended: {violation.public}")
+            violation.before = self._drain()
+            raise
+        return self._drain()
+
+    def _drain(self) -> Step:
+        if self._refusals and not self._target.is_within_a_packet:
+            self._target.put(self._due_refusals())
+        lines, self._lines = tuple(self._lines), []
+        return Step(self._client.drain(), self._target.drain(), lines)
+
+    # ---------------------------------------------------------------------------------------------- from the client
+
+    def _request(self, head: bytes) -> Ruling:
+        if self._stage is not _Stage.AGREED:
+            return self._greet(head)
+        if head[4] in (Kind.READ, Kind.WRITE):
+            return self._piece(head[4], parse_piece(head))
+        request = parse_request(head)
+        self._admit(request.id)
+        match request:
+            case Request():
+                return self._ask(request)
+            case Unsupported(request_id, text, reason):
+                return self._refuse(request_id, text, Status.OPERATION_UNSUPPORTED, reason)
+            case _:
+                assert_never(request)
+
+    def _greet(self, packet: bytes) -> Ruling:
+        """The target is always asked for version 3, so that it cannot agree with the client on another (section 4)."""
+        if self._stage is not _Stage.NEW or packet[4] != Kind.INIT:
+            raise SftpViolation("The client sent an SFTP request before the version was agreed.")
+        if (version := Reader(packet).number()) < VERSION:
+            raise SftpViolation(f"The client speaks SFTP version {version}; version {VERSION} is needed.")
+        self._stage = _Stage.GREETED
+        return _INIT
+
+    def _admit(self, request_id: int) -> None:
+        if request_id in self._pending:
+            raise SftpViolation(f"The client used the SFTP request id {request_id} again before its answer.")
+        if len(self._pending) >= MAX_IN_FLIGHT:
+            raise SftpViolation(f"The client has more than {MAX_IN_FLIGHT} SFTP requests without an answer.")
+
+    def _piece(self, kind: int, piece: Piece) -> Ruling:
+        self._admit(piece.id)
+        opened = self._handles.get(piece.handle)
+        writes = kind == Kind.WRITE
+        if opened is None:
+            return self._refuse_handle(piece.id, "write" if writes else "read")
+        if (missing := self._missing[Needs.WRITE if writes else Needs.READ]) is not None:
+            return self._refuse_right(piece.id, f"{'write' if writes else 'read'} {opened.name}", missing)
+        opened.asked += 1
+        if writes:
+            self._pending[piece.id] = _Writing(opened)
+            opened.written.begin(piece.offset, piece.length)
+            return opened.written.feed
+        self._pending[piece.id] = _Reading(opened, piece.offset, piece.length)
+        opened.read.expect(piece.offset)
+        return _pass
+
+    def _ask(self, request: Request) -> Ruling:
+        found = [self._handles.get(handle) for handle in request.handles]
+        opened = [file for file in found if file is not None]
+        if len(opened) < len(found):
+            return self._refuse_handle(request.id, request.verb)
+        text = request.describe(tuple(file.name for file in opened) + tuple(map(quoted, request.paths)))
+        if (missing := self._missing[request.needs]) is not None:
+            return self._refuse_right(request.id, text, missing)
+        self._pending[request.id] = self._pass_on(request, text, opened)
+        return _pass
+
+    def _pass_on(self, request: Request, text: str, opened: list[Opened]) -> _Pending:
+        if request.kind == Kind.CLOSE:
+            # The handle is gone whatever the answer (section 6.2), and the target may give it away again at once.
+            del self._handles[request.handles[0]]
+            opened[0].asked += 1
+            return _Closing(opened[0])
+        if request.kind == Kind.READDIR:
+            opened[0].asked += 1
+            return _Listing(opened[0])
+        self._lines.append(f"sftp {text}")
+        if request.answer is Kind.HANDLE:
+            return _Opening(text, request.answer, request.paths[0], request.flags)
+        return _Asked(text, request.answer)
+
+    def _refuse_right(self, request_id: int, text: str, missing: Action) -> Ruling:
+        return self._refuse(request_id, text, Status.PERMISSION_DENIED, f"your grant does not include {missing}")
+
+    def _refuse_handle(self, request_id: int, verb: str) -> Ruling:
+        return self._refuse(request_id, verb, Status.FAILURE, "that handle is not open")
+
+    def _refuse(self, request_id: int, text: str, code: Status, reason: str) -> Ruling:
+        self._lines.append(f"sftp {text} refused: {reason}")
+        verb = text.partition(' "')[0]
+        self._pending[request_id] = _Refused(status(request_id, code, f"bastion: {reason} ({verb})"))
+        self._refusals += 1
+        return b""
+
+    # ---------------------------------------------------------------------------------------------- from the target
+
+    def _answer(self, head: bytes) -> Ruling:
+        if self._stage is not _Stage.AGREED:
+            return self._agree(head)
+        answer = parse_answer(head)
+        pending = self._pending.pop(answer.id, None)
+        if pending is None or isinstance(pending, _Refused):
+            raise SftpViolation(f"The target answered the SFTP request {answer.id}, which nobody asked.")
+        if answer.kind == Kind.STATUS:
+            self._conclude(pending, answer.value)
+            return _pass
+        return self._grant(pending, answer)
+
+    def _agree(self, packet: bytes) -> Ruling:
+        if self._stage is not _Stage.GREETED or packet[4] != Kind.VERSION:
+            raise SftpViolation("The target sent an SFTP answer before the version was agreed.")
+        if (version := Reader(packet).number()) != VERSION:
+            raise SftpViolation(f"The target speaks SFTP version {version}; only version {VERSION} is recorded here.")
+        self._stage = _Stage.AGREED
+        self._lines.append(f"sftp version {version}")
+        return _pass
+
+    def _conclude(self, pending: _Pending, code: int) -> None:
+        """A STATUS: the end of what was asked, well or not."""
+        match pending:
+            case _Asked(text, answer) | _Opening(text, answer):
+                if code == Status.OK and answer is not Kind.STATUS:
+                    raise SftpViolation("The target said that an SFTP request went well, without what was asked for.")
+                if code != Status.OK:
+                    self._lines.append(f"sftp {text} failed: {spell_status(code)}")
+            case _Reading(opened):
+                self._settle(opened, "read", code)
+            case _Writing(opened):
+                self._settle(opened, "write", code)
+            case _Listing(opened):
+                self._settle(opened, "list", code)
+            case _Closing(opened):
+                opened.closed = code
+                self._settle(opened, "close", Status.OK)
+            case _Refused():
+                ...
+            case _:
+                assert_never(pending)
+
+    def _grant(self, pending: _Pending, answer: Answer) -> Ruling:
+        """What was asked for. Anything else is a violation: it would be described as what it is not."""
+        match pending:
+            case _Opening(_, expected) if answer.kind == expected:
+                self._open(pending, answer.handle)
+            case _Asked(_, expected) if answer.kind == expected:
+                pass
+            case _Reading(opened, offset, length) if answer.kind == Kind.DATA and answer.value <= length:
+                opened.read.begin(offset, answer.value)
+                self._delivering = opened
+                return opened.read.feed
+            case _Listing(opened) if answer.kind == Kind.NAME:
+                opened.entries += answer.value
+                self._settle(opened, "list", Status.OK)
+            case _:
+                raise SftpViolation(f"The target answered the SFTP request {answer.id} with what was not asked for.")
+        return _pass
+
+    def _open(self, opening: _Opening, handle: bytes) -> None:
+        if handle in self._handles:
+            raise SftpViolation("The target gave an SFTP handle that is open already.")
+        if len(self._handles) >= MAX_OPEN:
+            raise SftpViolation(f"The client has {MAX_OPEN} files open already.")
+        name = quoted(opening.path)
+        if opening.flags is None:
+            self._handles[handle] = open_directory(name, self._room)
+        else:
+            self._handles[handle] = open_file(name, opening.flags, self._room)
+
+    def _settle(self, opened: Opened, verb: str, code: int) -> None:
+        """One request on an open file is over; with the last one of a closed file its line is due."""
+        opened.asked -= 1
+        if code not in (Status.OK, Status.END_OF_FILE):
+            opened.note_failure(verb, code)
+        if opened.closed is not None and opened.asked == 0:
+            failed = f" failed: {spell_status(opened.closed)}" if opened.closed != Status.OK else ""
+            self._lines.append(f"sftp close {opened.describe()}{failed}")
+
+    def _after_answer(self) -> bytes:
+        if self._delivering is not None:
+            opened, self._delivering = self._delivering, None
+            self._settle(opened, "read", Status.OK)
+        return self._due_refusals() if self._refusals else b""
+
+    def _due_refusals(self) -> bytes:
+        """Refusals in the order of asking, as far as no request before them waits for the target."""
+        due = []
+        for request_id, pending in self._pending.items():
+            if not isinstance(pending, _Refused):
+                break
+            due.append((request_id, pending.packet))
+        for request_id, _ in due:
+            del self._pending[request_id]
+        self._refusals -= len(due)
+        return b"".join(packet for _, packet in due)
+
+
+def _pass(data: memoryview) -> None:
+    """The sink of a packet that passes and needs no more watching."""
+
+
+def _opened_of(pending: dict[int, _Pending]) -> Iterator[Opened]:
+    for each in pending.values():
+        match each:
+            case _Reading(opened) | _Writing(opened) | _Listing(opened) | _Closing(opened):
+                yield opened
+            case _Asked() | _Opening() | _Refused():
+                pass
+            case _:
+                assert_never(each)
