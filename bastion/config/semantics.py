@@ -1,0 +1,168 @@
+"""What one setting alone cannot say: names that must be there, names that must differ, parts that need each other.
+
+Each check takes what could be read, so that a mistake in one target does not hide a mistake in another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ValidationError
+
+from bastion.config import values
+from bastion.config.problems import Problem
+from bastion.config.settings import EnvironmentEntry, IssuerEntry, ListenEntry, RegionEntry, SlackEntry, TargetEntry
+
+S = TypeVar("S", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Readable:
+    """The parts of a file that are right in themselves, by where they stand, and the names that the file gives."""
+
+    raw: Mapping[str, Any]
+    context: Mapping[str, Any]
+
+    def listed(self, key: str, entry: type[S]) -> dict[int, S]:
+        """The entries of a list that could be read, by index."""
+        raw = self.raw.get(key)
+        read = ((i, self._read(entry, item)) for i, item in enumerate(raw if isinstance(raw, list) else []))
+        return {i: item for i, item in read if item is not None}
+
+    def named(self, key: str, entry: type[S]) -> dict[str, S]:
+        """The entries of a mapping that could be read, by name."""
+        read = ((name, self._read(entry, item)) for name, item in self._mapping(key).items())
+        return {name: item for name, item in read if item is not None}
+
+    def names(self, key: str) -> Collection[str]:
+        """Every name in a mapping, whether its entry could be read or not."""
+        return self._mapping(key).keys()
+
+    def one(self, entry: type[S], *path: str) -> S | None:
+        raw: Any = self.raw
+        for step in path:
+            raw = raw.get(step) if isinstance(raw, Mapping) else None
+        return self._read(entry, raw)
+
+    def _mapping(self, key: str) -> Mapping[str, Any]:
+        raw = self.raw.get(key)
+        return raw if isinstance(raw, Mapping) else {}
+
+    def _read(self, entry: type[S], raw: Any) -> S | None:
+        try:
+            return entry.model_validate(raw, context=dict(self.context))
+        except ValidationError:
+            return None
+
+
+def problems(readable: Readable) -> Iterator[Problem]:
+    """Every mistake that more than one setting makes."""
+    for check in _CHECKS:
+        yield from check(readable)
+
+
+def _targets(readable: Readable) -> Iterator[Problem]:
+    first: dict[str, int] = {}
+    for i, entry in readable.listed("targets", TargetEntry).items():
+        for key, name, section in (
+            ("region", entry.region, "regions"),
+            ("environment", entry.environment, "environments"),
+        ):
+            if name not in (known := readable.names(section)):
+                yield Problem(("targets", i, key), f"there is no {key} {name}{_closest(name, known)}")
+        full_name = f"{entry.name}.{entry.environment}.{entry.region}"
+        if full_name in first:
+            yield Problem(("targets", i, "name"), f"{full_name} is there already, as targets[{first[full_name]}]")
+        first.setdefault(full_name, i)
+        if not entry.host_keys and entry.host_ca is None:
+            yield Problem(
+                ("targets", i), f"{full_name} needs host_keys or host_ca: a host that cannot prove itself is no target"
+            )
+        if not entry.logins:
+            yield Problem(("targets", i, "logins"), "must name at least one login: empty means nobody")
+
+
+def _regions(readable: Readable) -> Iterator[Problem]:
+    if readable.raw.get("regions") == {}:
+        yield Problem(("regions",), "must name at least one region")
+    for name, entry in readable.named("regions", RegionEntry).items():
+        if not entry.fence.countries and not entry.fence.networks:
+            yield Problem(
+                ("regions", name, "fence"), "is empty, and an empty fence holds nobody: name countries or networks"
+            )
+
+
+def _environments(readable: Readable) -> Iterator[Problem]:
+    """An environment is its own tier, so its name as another's tier would join the two without either saying so."""
+    if readable.raw.get("environments") == {}:
+        yield Problem(("environments",), "must name at least one environment")
+    entries = readable.named("environments", EnvironmentEntry)
+    for name, entry in entries.items():
+        other = entries.get(entry.tier or "")
+        if entry.tier != name and other is not None and other.tier is None:
+            sentence = (
+                f"{entry.tier} is an environment with its own tier; to join them, give both a tier: with one name"
+            )
+            yield Problem(("environments", name, "tier"), sentence)
+
+
+def _issuers(readable: Readable) -> Iterator[Problem]:
+    if readable.raw.get("issuers") == []:
+        yield Problem(("issuers",), "must name at least one: without an issuer nobody can log in")
+    first: dict[str, int] = {}
+    for i, entry in readable.listed("issuers", IssuerEntry).items():
+        if entry.issuer in first:
+            yield Problem(
+                ("issuers", i, "issuer"), f"{entry.issuer} is there already, as issuers[{first[entry.issuer]}]"
+            )
+        first.setdefault(entry.issuer, i)
+        if "openid" not in entry.scopes:
+            yield Problem(("issuers", i, "scopes"), "must have openid in it (OpenID Connect Core 1.0, section 3.1.2.1)")
+
+
+def _geo(readable: Readable) -> Iterator[Problem]:
+    geo = readable.raw.get("geo")
+    networks = geo.get("networks") if isinstance(geo, Mapping) else None
+    first: dict[object, str] = {}
+    for written in networks if isinstance(networks, Mapping) else ():
+        try:
+            network = values.network(written)
+        except ValueError:
+            continue
+        if network in first:
+            yield Problem(("geo", "networks", written), f"is the same network as {first[network]}")
+        first.setdefault(network, written)
+
+
+def _listeners(readable: Readable) -> Iterator[Problem]:
+    listen = readable.one(ListenEntry, "listen")
+    if listen is not None and listen.ssh == listen.http and listen.ssh.port != 0:
+        yield Problem(("listen", "http"), f"{listen.http} is what listen.ssh has; give each its own port")
+    try:
+        url = values.public_url(readable.raw.get("public_url"))
+    except ValueError:
+        return
+    if readable.raw.get("tls") is None and not values.is_loopback(str(urlsplit(url).hostname)):
+        yield Problem(("tls",), "is missing; it can be left out only when public_url is on loopback")
+
+
+def _chat(readable: Readable) -> Iterator[Problem]:
+    slack = readable.one(SlackEntry, "chat", "slack")
+    if slack is not None and not slack.workspaces:
+        yield Problem(
+            ("chat", "slack", "workspaces"), "must name at least one team id: empty means nobody is listened to"
+        )
+
+
+_CHECKS: tuple[Callable[[Readable], Iterator[Problem]], ...] = (
+    _targets, _regions, _environments, _issuers, _geo, _listeners, _chat,
+)  # fmt: skip
+
+
+def _closest(word: str, known: Collection[str]) -> str:
+    close = get_close_matches(word, sorted(known), 1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,273 @@
+"""The settings, frozen, in the shape of the file; config/bastion.yaml shows every one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr, ValidationInfo, WithJsonSchema
+from pydantic.json_schema import GenerateJsonSchema
+
+from bastion.config import hostkeys, values
+from bastion.config.countries import COUNTRIES
+from bastion.config.secret import Plain, Secret, parse_secret, parse_url
+from bastion.config.values import HostPort
+from bastion.core.geofence import Fence, Network
+from bastion.core.identity import ClaimMapping
+from bastion.core.target import Catalogue, Environment, Region, Scope, Target, catalogue_of
+
+STORE_SCHEMES = ("sqlite", "postgresql")
+COORDINATION_SCHEMES = ("redis", "rediss", "unix")
+
+MIN_LIFETIME, MAX_LIFETIME = timedelta(minutes=1), timedelta(hours=1)
+"""Of a contractor's certificate: long enough for a clock that is off, short enough to be worth little (law 3)."""
+
+MIN_AGE, MAX_AGE = timedelta(days=1), timedelta(days=366)
+"""Of geo data."""
+
+
+def _base(info: ValidationInfo) -> Path:
+    return info.context["base"] if info.context else Path()
+
+
+def _setting(parse: Callable[[Any], Any], **schema: Any) -> tuple[PlainValidator, WithJsonSchema]:
+    return PlainValidator(parse), WithJsonSchema({"type": "string", **schema})
+
+
+_REFERENCE_SCHEMA: dict[str, Any] = {
+    "oneOf": [
+        {
+            "type": "object",
+            "properties": {kind: {"type": "string", "minLength": 1}},
+            "required": [kind],
+            "additionalProperties": False,
+        }
+        for kind in ("file", "env", "credential")
+    ]
+}
+_URL_SCHEMA: dict[str, Any] = {"oneOf": [{"type": "string"}, *_REFERENCE_SCHEMA["oneOf"]]}
+
+Text = Annotated[str, *_setting(values.text, minLength=1)]
+MayBeEmpty = Annotated[str, *_setting(lambda raw: raw if raw == "" else values.text(raw))]
+Label = Annotated[str, *_setting(values.label, pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+Login = Annotated[str, *_setting(values.login, pattern="^[a-z_][a-z0-9_-]{0,31}$")]
+Port = Annotated[int, PlainValidator(values.port), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 65535})]
+Country = Annotated[str, *_setting(values.country, enum=sorted(COUNTRIES))]
+Net = Annotated[Network, *_setting(values.network)]
+Balancer = Annotated[Network, *_setting(values.balancer)]
+Host = Annotated[str, *_setting(values.host, minLength=1)]
+Listen = Annotated[HostPort, *_setting(values.host_port)]
+PublicUrl = Annotated[str, *_setting(values.public_url, format="uri")]
+IssuerUrl = Annotated[str, *_setting(values.issuer_url, format="uri")]
+KeyLine = Annotated[str, *_setting(hostkeys.public_key, pattern="^(ssh|ecdsa)-[a-z0-9-]+ AAAA")]
+Workspace = Annotated[str, *_setting(values.workspace, pattern=values.WORKSPACE.pattern)]
+Lifetime = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_LIFETIME, MAX_LIFETIME))]
+Age = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_AGE, MAX_AGE))]
+FilePath = Annotated[
+    Path,
+    PlainValidator(lambda raw, info: _base(info) / values.text(raw)),
+    WithJsonSchema({"type": "string", "minLength": 1}),
+]
+Reference = Annotated[
+    Secret, PlainValidator(lambda raw, info: parse_secret(raw, _base(info))), WithJsonSchema(_REFERENCE_SCHEMA)
+]
+StoreUrl = Annotated[
+    Secret | Plain,
+    PlainValidator(lambda raw, info: parse_url(raw, _base(info), STORE_SCHEMES, "sqlite")),
+    WithJsonSchema(_URL_SCHEMA),
+]
+CoordinationUrl = Annotated[
+    Secret | Plain,
+    PlainValidator(lambda raw, info: parse_url(raw, _base(info), COORDINATION_SCHEMES, "memory")),
+    WithJsonSchema(_URL_SCHEMA),
+]
+
+
+class Section(BaseModel):
+    """Part of the file: unknown keys are refused, nothing changes after it was read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True)
+
+
+class ListenEntry(Section):
+    ssh: Listen
+    http: Listen
+
+
+class TlsEntry(Section):
+    certificate: FilePath
+    """The chain, PEM, the server's own first."""
+    key: Reference
+
+
+class StoreEntry(Section):
+    url: StoreUrl = Plain("sqlite")
+    """``sqlite`` (in the data directory), or a URL of sqlite or postgresql, or a reference to a file that holds one."""
+
+
+class CoordinationEntry(Section):
+    url: CoordinationUrl = Plain("memory")
+    """``memory`` (one node), or a URL of redis, or a reference to a file that holds one."""
+
+
+class ClaimsEntry(Section):
+    groups: Text = "groups"
+    name: Text = "name"
+    group_prefix: MayBeEmpty = ""
+    """Put before every group of this issuer, so that two issuers cannot both say ``admins``."""
+
+    def mapping(self) -> ClaimMapping:
+        return ClaimMapping(groups=self.groups, name=self.name, group_prefix=self.group_prefix)
+
+
+class IssuerEntry(Section):
+    issuer: IssuerUrl
+    """Exactly as the provider's discovery document says it."""
+    client_id: Text
+    client_secret: Reference | None = None
+    scopes: tuple[Text, ...] = ("openid", "email", "profile")
+    claims: ClaimsEntry = ClaimsEntry()
+
+
+class GeoEntry(Section):
+    database: FilePath | None = None
+    """MaxMind format. Without one, only ``networks`` place anybody."""
+    max_age: Age = timedelta(days=45)
+    """Older data is warned about."""
+    networks: dict[Net, Country] = Field(default_factory=dict)
+    """Private ranges are nowhere until they are put somewhere."""
+
+
+class FenceEntry(Section):
+    countries: tuple[Country, ...] = ()
+    networks: tuple[Net, ...] = ()
+
+
+class RegionEntry(Section):
+    fence: FenceEntry
+
+
+class EnvironmentEntry(Section):
+    tier: Label | None = None
+    """Environments of one tier may be used together; left out, it is the environment's own."""
+
+
+class TargetEntry(Section):
+    name: Label
+    environment: Label
+    region: Label
+    host: Host
+    port: Port = 22
+    logins: tuple[Login, ...]
+    host_keys: tuple[KeyLine, ...] = ()
+    host_ca: KeyLine | None = None
+
+    @property
+    def scope(self) -> Scope:
+        return Scope(self.environment, self.region)
+
+    def target(self) -> Target:
+        return Target(
+            name=self.name,
+            scope=self.scope,
+            host=self.host,
+            port=self.port,
+            logins=frozenset(self.logins),
+            host_keys=self.host_keys,
+            host_ca=self.host_ca,
+        )
+
+
+class CertificatesEntry(Section):
+    lifetime: Lifetime = timedelta(minutes=10)
+
+
+class SlackEntry(Section):
+    signing_secret: Reference
+    workspaces: tuple[Workspace, ...]
+    """Team ids that are listened to."""
+
+
+class ChatEntry(Section):
+    slack: SlackEntry | None = None
+
+
+class Settings(Section):
+    """Everything that one file says. Paths are absolute; secrets are still references."""
+
+    model_config = ConfigDict(title="Bastion")
+
+    node: Label
+    public_url: PublicUrl
+    """An origin, without a slash at its end."""
+    listen: ListenEntry
+    tls: TlsEntry | None = None
+    proxy_protocol: tuple[Balancer, ...] = ()
+    """Balancers whose PROXY header is believed."""
+    data: FilePath
+    store: StoreEntry = StoreEntry()
+    coordination: CoordinationEntry = CoordinationEntry()
+    issuers: tuple[IssuerEntry, ...]
+    geo: GeoEntry = GeoEntry()
+    regions: dict[Label, RegionEntry]
+    environments: dict[Label, EnvironmentEntry]
+    targets: tuple[TargetEntry, ...]
+    policy: FilePath
+    policy_tests: FilePath | None = None
+    certificates: CertificatesEntry = CertificatesEntry()
+    chat: ChatEntry = ChatEntry()
+
+    _base: Path = PrivateAttr(default=Path())
+
+    def model_post_init(self, context: Any, /) -> None:
+        self._base = context["base"] if context else Path()
+
+    @property
+    def base(self) -> Path:
+        """The directory of the file, which relative paths begin at."""
+        return self._base
+
+    def catalogue(self) -> Catalogue:
+        """The environments, regions and targets as the core knows them."""
+        return catalogue_of(
+            (Environment(name, entry.tier or name) for name, entry in self.environments.items()),
+            (
+                Region(name, Fence(frozenset(entry.fence.countries), entry.fence.networks))
+                for name, entry in self.regions.items()
+            ),
+            (entry.target() for entry in self.targets),
+        )
+
+    def secrets(self) -> dict[tuple[str | int, ...], Secret]:
+        """Every reference, by the path of its setting."""
+        found: dict[tuple[str | int, ...], Secret | Plain | None] = {
+            ("tls", "key"): self.tls.key if self.tls else None,
+            ("store", "url"): self.store.url,
+            ("coordination", "url"): self.coordination.url,
+            **{("issuers", i, "client_secret"): issuer.client_secret for i, issuer in enumerate(self.issuers)},
+            ("chat", "slack", "signing_secret"): self.chat.slack.signing_secret if self.chat.slack else None,
+        }
+        return {path: secret for path, secret in found.items() if secret is not None and not isinstance(secret, Plain)}
+
+
+class _SchemaWriter(GenerateJsonSchema):
+    """Writes defaults as they would be written in the file."""
+
+    def encode_default(self, dft: Any) -> Any:
+        match dft:
+            case Section():
+                return {name: self.encode_default(value) for name, value in dft}
+            case timedelta():
+                return values.spell(dft)
+            case Plain(value):
+                return value
+            case _:
+                return super().encode_default(dft)
+
+
+def schema() -> dict[str, Any]:
+    """The file's JSON Schema (2020-12), for editors."""
+    written = Settings.model_json_schema(schema_generator=_SchemaWriter)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **written}
