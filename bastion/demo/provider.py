@@ -11,9 +11,9 @@ import hashlib
 import hmac
 import ipaddress
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from html import escape
 from typing import Any
 from urllib.parse import unquote_plus, urlencode
@@ -22,7 +22,10 @@ from aiohttp import web
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
-CODE_SECONDS = 60
+from bastion.adapters.clock import SystemClock
+from bastion.ports import Clock
+
+CODE_LIFETIME = timedelta(seconds=60)
 TOKEN_SECONDS = 300
 
 
@@ -54,14 +57,22 @@ class Authorization:
     redirect_uri: str
     nonce: str
     challenge: str
-    until: float
+    until: datetime
 
 
 class DemoProvider:
     """An issuer on a loopback port. ``accounts`` are picked by subject; ``algorithm`` is RS256 or ES256."""
 
-    def __init__(self, *, client: Registration, accounts: Sequence[Account], algorithm: str = "ES256") -> None:
+    def __init__(
+        self,
+        *,
+        client: Registration,
+        accounts: Sequence[Account],
+        algorithm: str = "ES256",
+        clock: Clock | None = None,
+    ) -> None:
         self.client = client
+        self.clock = clock or SystemClock()
         self.accounts = {account.subject: account for account in accounts}
         self.algorithm = algorithm
         self.issuer = ""
@@ -134,7 +145,7 @@ class DemoProvider:
 
     def claims(self, authorization: Authorization, access_token: str) -> dict[str, Any]:
         """What an ID token says."""
-        account, now = authorization.account, int(time.time())
+        account, now = authorization.account, int(self.clock.now().timestamp())
         digest = hashlib.sha256(access_token.encode()).digest()
         return {
             "iss": self.issuer,
@@ -187,7 +198,7 @@ class DemoProvider:
             raise web.HTTPBadRequest(text="no such account")
         code = secrets.token_urlsafe(32)
         self._codes[code] = Authorization(
-            account, form["redirect_uri"], form["nonce"], form["code_challenge"], time.monotonic() + CODE_SECONDS
+            account, form["redirect_uri"], form["nonce"], form["code_challenge"], self.clock.now() + CODE_LIFETIME
         )
         answer = urlencode(self.answer_parameters(code, form["state"]))
         return web.Response(status=303, headers={"Location": f"{form['redirect_uri']}?{answer}"})
@@ -197,7 +208,7 @@ class DemoProvider:
         if not _is_client(request, form, self.client):
             return web.json_response({"error": "invalid_client"}, status=401)
         authorization = self._codes.pop(form.get("code", ""), None)
-        if authorization is None or not _fits(authorization, form):
+        if authorization is None or self.clock.now() >= authorization.until or not _fits(authorization, form):
             return web.json_response({"error": "invalid_grant"}, status=400)
         access_token = secrets.token_urlsafe(32)
         answer = {
@@ -253,5 +264,4 @@ def _fits(authorization: Authorization, form: Mapping[str, str]) -> bool:
         form.get("grant_type") == "authorization_code"
         and form.get("redirect_uri") == authorization.redirect_uri
         and hmac.compare_digest(challenge, authorization.challenge)
-        and time.monotonic() < authorization.until
     )

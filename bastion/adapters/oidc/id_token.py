@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from joserfc import jws, jwt
-from joserfc.errors import JoseError
-from joserfc.jws import JWSRegistry
+from joserfc.errors import JoseError, UnsupportedAlgorithmError
+from joserfc.jws import JWSAlgModel, JWSRegistry
 
 from bastion.adapters.oidc.keys import PublicKey
 from bastion.core.errors import Unauthenticated
@@ -27,17 +27,29 @@ MAX_SECONDS = 1 << 36
 MAX_TOKEN = 128 * 1024
 """Characters."""
 
-_HASHES = {"256": hashlib.sha256, "384": hashlib.sha384, "512": hashlib.sha512, "DSA": hashlib.sha512}
-"""By the end of the algorithm's name; EdDSA with Ed25519 hashes with SHA-512 (RFC 8032, section 5.1)."""
+_HASHES = {
+    "256": hashlib.sha256,
+    "384": hashlib.sha384,
+    "512": hashlib.sha512,
+    "DSA": hashlib.sha512,
+    "519": hashlib.sha512,
+}
+"""By the end of the algorithm's name; Ed25519 hashes with SHA-512 (RFC 8032, section 5.1)."""
 
 
 class _Registry(JWSRegistry):
     max_header_length = 8192
     """Bytes: some issuers put their certificate chain into the header."""
 
+    def __init__(self, algorithms: Collection[str]) -> None:
+        # Unknown header parameters are ignored (RFC 7515, section 4); `crit` is checked all the same.
+        super().__init__(algorithms=algorithms, strict_check_header=False)
 
-_REGISTRY_OPTIONS: dict[str, Any] = {"strict_check_header": False}
-"""Unknown header parameters are ignored (RFC 7515, section 4); ``crit`` is checked all the same."""
+    def get_alg(self, name: str) -> JWSAlgModel:
+        """Without the library's warning that EdDSA has a newer name (RFC 9864): which one is used, the issuer says."""
+        if self.allowed is None or name not in self.allowed:
+            raise UnsupportedAlgorithmError(f"{name} is not allowed")
+        return self.algorithms[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +79,11 @@ def read_header(unverified_token: str, algorithms: frozenset[str]) -> Header:
     if len(unverified_token) > MAX_TOKEN:
         raise _bad(f"{len(unverified_token)} characters")
     try:
-        header = jws.extract_compact(unverified_token.encode(), registry=_Registry(**_REGISTRY_OPTIONS)).headers()
+        header = jws.extract_compact(unverified_token.encode(), registry=_Registry(algorithms)).headers()
     except (JoseError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _bad(f"header: {error}") from None
     alg, kid = header.get("alg"), header.get("kid")
-    if alg not in algorithms:
+    if not isinstance(alg, str) or alg not in algorithms:
         raise _bad(f"alg {str(alg)[:40]!r} is not one of {sorted(algorithms)}")
     if kid is not None and not isinstance(kid, str):
         raise _bad("kid is not a string")
@@ -84,9 +96,8 @@ def verify(unverified_token: str, header: Header, key: PublicKey, expected: Expe
     Raises:
         Unauthenticated: something is not; the detail says what, the sentence does not help to try again.
     """
-    registry = _Registry(algorithms=[header.alg], **_REGISTRY_OPTIONS)
     try:
-        claims = jwt.decode(unverified_token, key, registry=registry).claims
+        claims = jwt.decode(unverified_token, key, registry=_Registry([header.alg])).claims
     except (JoseError, ValueError, TypeError, RecursionError) as error:
         raise _bad(f"signature: {type(error).__name__}") from None
     subject = claims.get("sub")

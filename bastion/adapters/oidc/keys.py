@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OKPKey, RSAKey, import_key
+from joserfc.util import base64_to_int
 
 from bastion.core.errors import Unauthenticated
 from bastion.ports import Clock
@@ -105,14 +105,31 @@ def _usable(entries: Iterable[object]) -> Iterable[IssuerKey]:
     for entry in entries:
         if not isinstance(entry, dict) or entry.get("use", "sig") != "sig":
             continue
-        if entry.get("kty") not in ("RSA", "EC", "OKP") or "d" in entry:
+        if "d" in entry or not _is_acceptable(entry):
             continue
         try:
             key = import_key(entry)
-            public = key.get_op_key("verify")
+            key.get_op_key("verify")  # it is read here; an unusable one would fail later, in somebody's login
         except (JoseError, ValueError, TypeError, KeyError):
             continue
-        if not isinstance(key, PublicKey) or (isinstance(public, RSAPublicKey) and public.key_size not in RSA_BITS):
-            continue
         kid, alg = entry.get("kid"), entry.get("alg")
-        yield IssuerKey(kid if isinstance(kid, str) else None, alg if isinstance(alg, str) else None, key)
+        if isinstance(key, PublicKey):
+            yield IssuerKey(kid if isinstance(kid, str) else None, alg if isinstance(alg, str) else None, key)
+
+
+def _is_acceptable(entry: Mapping[str, Any]) -> bool:
+    match entry:
+        case {"kty": "RSA", "n": str(modulus)}:
+            return _bits(modulus) in RSA_BITS
+        case {"kty": "EC"} | {"kty": "OKP", "crv": "Ed25519"}:
+            return True
+        case _:
+            return False
+
+
+def _bits(modulus: str) -> int:
+    """Of a Base64urlUInt (RFC 7518, section 2); 0 when it is none, or too long to be worth decoding."""
+    try:
+        return base64_to_int(modulus).bit_length() if len(modulus) * 6 < 2 * RSA_BITS.stop else 0
+    except ValueError:
+        return 0

@@ -9,7 +9,9 @@ from typing import Any
 from bastion.adapters.oidc.fetch import check_url
 from bastion.core.errors import Unavailable
 
-ALGORITHMS = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"})
+ALGORITHMS = frozenset(
+    ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
+)
 """Signatures by a private key that only the issuer has. Never ``none``, never HS256: for those a verifier can sign."""
 
 

@@ -1,0 +1,148 @@
+"""A provider that lies where it is told to, and a real console over it: store, coordination, fences, HTTP."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from bastion.access.doorstep import Doorstep
+from bastion.access.handover import Handover
+from bastion.access.login import Issuer, Login
+from bastion.access.tokens import Tokens, TokenSigner
+from bastion.adapters.coordination.memory import MemoryCoordination
+from bastion.adapters.geo import MaxMindLocator
+from bastion.adapters.oidc import OidcProvider
+from bastion.adapters.store import open_store
+from bastion.adapters.token_key import open_token_key
+from bastion.console.app import build, serve
+from bastion.console.caller import Callers
+from bastion.console.login import routes
+from bastion.core.geofence import Fence
+from bastion.core.identity import ClaimMapping
+from bastion.core.target import Catalogue, Region, catalogue_of
+from bastion.demo.provider import Account, Authorization, DemoProvider, Registration
+from bastion.ports import Clock, Coordination, Store
+from tests.services.ports import free_port
+
+OUTSIDE = "127.0.0.66"
+"""A loopback address that is in the United States; the fence holds Germany."""
+
+NOWHERE = "127.0.0.99"
+"""One that no data places."""
+
+INSIDE = "127.0.0.1"
+
+ALICE = Account("alice", "alice@corp.example", ("contractors",), "Alice")
+BOB = Account("bob", "bob@corp.example", ("sre",), "Bob")
+
+
+class HostileProvider(DemoProvider):
+    """Tells the truth until one of its ``alter_…`` is set."""
+
+    alter_metadata: Callable[[dict[str, Any]], dict[str, Any]] = staticmethod(lambda said: said)
+    alter_keys: Callable[[dict[str, Any]], dict[str, Any]] = staticmethod(lambda said: said)
+    alter_answer: Callable[[dict[str, str]], dict[str, str]] = staticmethod(lambda said: said)
+    alter_claims: Callable[[dict[str, Any]], dict[str, Any]] = staticmethod(lambda said: said)
+    alter_token: Callable[[str], str] = staticmethod(lambda said: said)
+    sign: Callable[[dict[str, Any]], str] | None = None
+
+    def metadata(self) -> dict[str, Any]:
+        return self.alter_metadata(super().metadata())
+
+    def key_set(self) -> dict[str, Any]:
+        return self.alter_keys(super().key_set())
+
+    def answer_parameters(self, code: str, state: str) -> dict[str, str]:
+        return self.alter_answer(super().answer_parameters(code, state))
+
+    def claims(self, authorization: Authorization, access_token: str) -> dict[str, Any]:
+        return self.alter_claims(super().claims(authorization, access_token))
+
+    def id_token(self, claims: dict[str, Any]) -> str:
+        token = super().id_token(claims) if self.sign is None else self.sign(claims)
+        return self.alter_token(token)
+
+
+def fenced(countries: frozenset[str] = frozenset({"DE"})) -> Catalogue:
+    """One region, reachable from ``countries``."""
+    return catalogue_of([], [Region("eu", Fence(countries=countries))], [])
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """Everything that a login touches."""
+
+    url: str
+    provider: HostileProvider
+    store: Store
+    coordination: Coordination
+    login: Login
+    tokens: Tokens
+    callers: Callers
+
+
+@asynccontextmanager
+async def running_console(
+    folder: Path, clock: Clock, *, catalogue: Catalogue | None = None, more: list[web.RouteDef] | None = None
+) -> AsyncIterator[Console]:
+    """A console on a free loopback port, stopped when the block is left."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    provider = HostileProvider(
+        client=Registration("bastion", "s3cret:+ &", frozenset({f"{url}/login/callback"})),
+        accounts=[ALICE, BOB],
+        clock=clock,
+    )
+    await provider.start()
+    store = await open_store(f"sqlite:///{folder}/bastion.db")
+    coordination = MemoryCoordination(clock=clock)
+    networks = {
+        ipaddress.ip_network("127.0.0.0/26"): "DE",
+        ipaddress.ip_network(f"{OUTSIDE}/32"): "US",
+    }
+    doorstep = Doorstep(
+        locator=MaxMindLocator(None, networks, clock=clock),
+        catalogue=catalogue or fenced(),
+        coordination=coordination,
+        store=store,
+        clock=clock,
+        node="node-1",
+    )
+    signer = TokenSigner(key=open_token_key(folder), issuer=url, clock=clock)
+    tokens = Tokens(signer=signer, store=store, coordination=coordination, clock=clock)
+    async with aiohttp.ClientSession() as session:
+        oidc = OidcProvider(
+            issuer=provider.issuer,
+            client_id="bastion",
+            client_secret="s3cret:+ &",
+            scopes=["openid", "email", "groups"],
+            session=session,
+            clock=clock,
+        )
+        login = Login(
+            issuers=[Issuer(oidc, ClaimMapping())],
+            public_url=url,
+            doorstep=doorstep,
+            store=store,
+            coordination=coordination,
+            clock=clock,
+            node="node-1",
+        )
+        handover = Handover(doorstep=doorstep, tokens=tokens, store=store, coordination=coordination)
+        callers = Callers(tokens=tokens, doorstep=doorstep, public_url=url)
+        app = build(routes=[*routes(login=login, handover=handover), *(more or [])], callers=callers)
+        runner = await serve(app, "127.0.0.1", port, None)
+        try:
+            yield Console(url, provider, store, coordination, login, tokens, callers)
+        finally:
+            await runner.cleanup()
+            await store.close()
+            await coordination.close()
+            await provider.stop()
