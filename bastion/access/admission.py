@@ -31,11 +31,11 @@ NEAR_MISSES = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """What the client's terminal looks like, for the recording; zero columns where there is none."""
+    """What the client's terminal looks like, for the recording; without a term there is none."""
 
     term: str = ""
-    columns: int = 0
-    rows: int = 0
+    columns: int = 80
+    rows: int = 24
 
 
 @dataclass(frozen=True, slots=True)

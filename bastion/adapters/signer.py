@@ -6,21 +6,15 @@ file is a PKCS #8 PEM of mode 0600, created on first start, and never leaves the
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterable
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from bastion.core.errors import ConfigError, NotFound
+from bastion.adapters.keyfile import load_or_create_key
+from bastion.core.errors import NotFound
 from bastion.core.target import Scope
 
 _TYPE = b"ssh-ed25519"
@@ -73,7 +67,6 @@ def open_signer(directory: Path, scopes: Iterable[Scope]) -> FileSigner:
     Raises:
         ConfigError: a key cannot be read, is not Ed25519, or others may read it. Nothing was overwritten.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     scopes = list(scopes)
     return FileSigner(
         {scope: load_or_create_key(directory / _name(scope, "access")) for scope in scopes},
@@ -83,58 +76,3 @@ def open_signer(directory: Path, scopes: Iterable[Scope]) -> FileSigner:
 
 def _name(scope: Scope, kind: str) -> str:
     return f"{scope.environment}.{scope.region}.{kind}"
-
-
-def load_or_create_key(path: Path) -> Ed25519PrivateKey:
-    """The Ed25519 key in ``path``; a new one, synced to disk before it is used, when there is no such file.
-
-    Raises:
-        ConfigError: it cannot be read or written, is not Ed25519, or others may read it.
-    """
-    try:
-        _create(path)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise ConfigError([f"{path}: cannot be created: {error.strerror}"]) from None
-    return _load(path)
-
-
-def _create(path: Path) -> None:
-    """Write a new key under a name of its own and link it into place: a half-written key is never seen."""
-    if path.exists():
-        raise FileExistsError
-    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, pem)
-        os.fsync(descriptor)
-        os.link(fresh, path)
-    finally:
-        os.close(descriptor)
-        os.unlink(fresh)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _load(path: Path) -> Ed25519PrivateKey:
-    try:
-        mode = path.stat().st_mode
-        if mode & 0o077:
-            raise ConfigError([f"{path}: mode {mode & 0o777:04o} lets others read a signing key; chmod 600 it"])
-        key = load_pem_private_key(path.read_bytes(), None)
-    except OSError as error:
-        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
-    except ValueError:
-        raise ConfigError([f"{path}: is not a PEM private key"]) from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError([f"{path}: is not an Ed25519 key"])
-    return key

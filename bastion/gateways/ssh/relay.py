@@ -21,6 +21,15 @@ REFUSED_STATUS = 254
 """Exit status of `ssh` when the bastion refused or ended the session; 255 is ssh's own."""
 
 
+MAX_SCREEN = 4096
+"""Columns or rows; a larger window exists in no terminal."""
+
+
+def screen(columns: int, rows: int) -> tuple[int, int]:
+    """A window's size as it is recorded: clients without a terminal say 0, and hostile ones say anything."""
+    return min(columns or 80, MAX_SCREEN), min(rows or 24, MAX_SCREEN)
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """How a session ended: whose doing it was, and what the target's process said."""
@@ -116,7 +125,7 @@ class Relay:
         if self.ended.done() or self._target is None:
             return
         try:
-            self._recorder.resize(self.at, columns, rows)
+            self._recorder.resize(self.at, *screen(columns, rows))
         except Unavailable:
             self.cut(End.RECORDER)
         else:

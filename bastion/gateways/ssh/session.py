@@ -19,7 +19,7 @@ from bastion.core.policy import Action, Deny, NeedsGrant
 from bastion.core.session import End
 from bastion.core.sftp import SftpWatch
 from bastion.core.target import parse_destination, printable
-from bastion.gateways.ssh.relay import REFUSED_STATUS, Ended, Relay, TargetSession
+from bastion.gateways.ssh.relay import REFUSED_STATUS, Ended, Relay, TargetSession, screen
 from bastion.gateways.ssh.target import TargetUnreachable, connect
 from bastion.ports import Signer
 
@@ -182,7 +182,7 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
             raise Refused("Which target? Write: ssh login@target.environment.region@bastion")
         if self._fixed_target and destination.target:
             raise Refused("The target is named twice. Through -J, the user name is the login alone.")
-        columns, rows = self._pty.size[:2] if self._pty else (0, 0)
+        columns, rows = screen(*self._pty.size[:2]) if self._pty else screen(0, 0)
         return Wish(
             identity=self._proven.identity,
             scope=self._proven.scope,
@@ -306,8 +306,7 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
             await self._finish(admitted, ended)
 
     def _leave(self, ended: Ended) -> None:
-        if self._channel.is_closing():
-            return
+        """Tell the client how the process ended, and close. Nothing happens when the client closed already."""
         if ended.signal is not None:
             self._channel.exit_with_signal(*ended.signal)
         else:

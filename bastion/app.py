@@ -1,0 +1,334 @@
+"""The composition root: the only module that knows the gateways and the adapters."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import signal
+import ssl
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import asyncssh
+import structlog
+import uvloop
+from aiohttp import web
+
+from bastion import __version__
+from bastion.access.admission import Admission
+from bastion.access.approval import Approval
+from bastion.access.certification import Certification
+from bastion.access.doorstep import Doorstep
+from bastion.access.handover import Handover
+from bastion.access.linking import Linking
+from bastion.access.login import Issuer, Login
+from bastion.access.recovery import recover
+from bastion.access.replay import Replay
+from bastion.access.standing import Standing
+from bastion.access.supervision import Supervision
+from bastion.access.tokens import Tokens, TokenSigner
+from bastion.adapters.clock import SystemClock
+from bastion.adapters.coordination import open_coordination
+from bastion.adapters.geo import MaxMindLocator
+from bastion.adapters.keyfile import load_or_create_key, openssh_private_key
+from bastion.adapters.oidc import OidcProvider
+from bastion.adapters.policy import CedarPolicies
+from bastion.adapters.recordings import FileRecordings
+from bastion.adapters.signer import FileSigner, open_signer
+from bastion.adapters.store import open_store
+from bastion.chatops import slack
+from bastion.chatops.desk import Desk
+from bastion.config import Settings, load
+from bastion.console import app as console
+from bastion.console import certificates, grants, links, login, records
+from bastion.console.caller import Callers
+from bastion.core.audit import Event, Kind
+from bastion.core.certificate import target_principal
+from bastion.core.errors import ConfigError
+from bastion.core.session import End
+from bastion.core.target import Catalogue, Scope
+from bastion.gateways.ssh.gateway import SshGateway
+from bastion.ports import Clock, Coordination, Locator, Policies, Store
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A running bastion, and where it listens."""
+
+    settings: Settings
+    supervision: Supervision
+    ssh_port: int
+    http_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What nearly everything is made from; the names are those of constructor arguments."""
+
+    store: Store
+    coordination: Coordination
+    policies: Policies
+    locator: Locator
+    catalogue: Catalogue
+    clock: Clock
+    node: str
+
+    def __call__(self, *names: str) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in names}
+
+
+@asynccontextmanager
+async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
+    """A node that listens while the block runs, and has ended every session when it is left.
+
+    Raises:
+        ConfigError: a part cannot be started; nothing listens.
+    """
+    catalogue = settings.catalogue()
+    policies = _policies(settings, catalogue)
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        coordination = await open_coordination(
+            settings.coordination.url.reveal(), clock=clock, node=settings.node, data=settings.data
+        )
+        stack.push_async_callback(coordination.close)
+        store = await open_store(_store_url(settings))
+        stack.push_async_callback(store.close)
+        locator = MaxMindLocator(settings.geo.database, settings.geo.networks, clock=clock)
+        parts = _Parts(store, coordination, policies, locator, catalogue, clock, settings.node)
+        recordings = FileRecordings(
+            settings.data / "recordings", settings.data / "keys", catalogue.regions, clock=clock
+        )
+        await recover(store=store, recordings=recordings, node=settings.node, clock=clock)
+        everywhere = parts("store", "coordination", "policies", "locator", "catalogue", "clock", "node")
+        signer = _signer(settings, catalogue)
+        admission = Admission(recordings=recordings, **everywhere)
+        certification = Certification(signer=signer, lifetime=settings.certificates.lifetime, **everywhere)
+        supervision = Supervision(admission=admission, **parts("store", "coordination", "clock"))
+        gateway = SshGateway(
+            admission=admission,
+            certification=certification,
+            supervision=supervision,
+            signer=signer,
+            catalogue=catalogue,
+            host_key=_host_key(settings),
+            balancers=settings.proxy_protocol,
+        )
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        routes = _routes(settings, parts, certification=certification, recordings=recordings, session=session)
+        try:
+            runner = await console.serve(routes, settings.listen.http.host, settings.listen.http.port, _tls(settings))
+            stack.push_async_callback(runner.cleanup)
+            ssh_port = await gateway.start(settings.listen.ssh.host, settings.listen.ssh.port)
+            stack.push_async_callback(gateway.stop)
+        except OSError as error:
+            raise ConfigError([f"cannot listen: {error.strerror or error}"]) from None
+        await _write(parts, Kind.NODE_STARTED, version=__version__, targets=len(catalogue.targets))
+        stack.push_async_callback(_write, parts, Kind.NODE_STOPPED)
+        yield Node(settings, supervision, ssh_port, runner.addresses[0][1])
+
+
+def _routes(
+    settings: Settings,
+    parts: _Parts,
+    *,
+    certification: Certification,
+    recordings: FileRecordings,
+    session: aiohttp.ClientSession,
+) -> web.Application:
+    """The console: login, the JSON API, and the chats that are configured."""
+    doorstep = Doorstep(**parts("locator", "catalogue", "coordination", "store", "clock", "node"))
+    token_key = load_or_create_key(settings.data / "keys" / "token")
+    signer = TokenSigner(key=token_key, issuer=settings.public_url, clock=parts.clock)
+    tokens = Tokens(signer=signer, **parts("store", "coordination", "clock"))
+    approval = Approval(**parts("store", "policies", "coordination", "catalogue", "clock", "node"))
+    standing = Standing(**parts("store", "policies", "catalogue", "clock"))
+    linking = Linking(**parts("store", "coordination", "clock", "node"))
+    replay = Replay(recordings=recordings, **parts("store", "policies", "catalogue", "clock", "node"))
+    logins = Login(
+        issuers=[_issuer(entry, session, parts.clock) for entry in settings.issuers],
+        public_url=settings.public_url,
+        doorstep=doorstep,
+        **parts("store", "coordination", "clock", "node"),
+    )
+    handover = Handover(doorstep=doorstep, tokens=tokens, **parts("store", "coordination"))
+    routes = [
+        *login.routes(login=logins, handover=handover),
+        *certificates.routes(certification=certification, **_reached_by_ssh(settings)),
+        *grants.routes(approval=approval, standing=standing, clock=parts.clock),
+        *links.routes(linking=linking),
+        *records.routes(replay=replay, clock=parts.clock),
+    ]
+    if settings.chat.slack is not None:
+        desk = Desk(
+            approval=approval,
+            standing=standing,
+            linking=linking,
+            public_url=settings.public_url,
+            **parts("store", "clock", "node"),
+        )
+        routes += slack.routes(
+            desk=desk,
+            signing_secret=settings.chat.slack.signing_secret.reveal(),
+            workspaces=settings.chat.slack.workspaces,
+            **parts("coordination", "store", "locator", "clock", "node"),
+        )
+    callers = Callers(tokens=tokens, doorstep=doorstep, public_url=settings.public_url)
+    return console.build(routes=routes, callers=callers)
+
+
+def _issuer(entry: Any, session: aiohttp.ClientSession, clock: Clock) -> Issuer:
+    provider = OidcProvider(
+        issuer=entry.issuer,
+        client_id=entry.client_id,
+        client_secret=entry.client_secret.reveal() if entry.client_secret else None,
+        scopes=entry.scopes,
+        session=session,
+        clock=clock,
+    )
+    return Issuer(provider, entry.claims.mapping())
+
+
+def _policies(settings: Settings, catalogue: Catalogue) -> CedarPolicies:
+    try:
+        return CedarPolicies(settings.policy.read_text(), catalogue)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{settings.policy}: cannot be read: {error}"]) from None
+
+
+def _store_url(settings: Settings) -> str:
+    url: str = settings.store.url.reveal()
+    return f"sqlite:///{settings.data / 'bastion.db'}" if url == "sqlite" else url
+
+
+def _signer(settings: Settings, catalogue: Catalogue) -> FileSigner:
+    return open_signer(settings.data / "keys" / "ca", catalogue.scopes())
+
+
+def _host_key(settings: Settings) -> asyncssh.SSHKey:
+    """The bastion's own SSH host key, made on first start."""
+    return asyncssh.import_private_key(openssh_private_key(load_or_create_key(settings.data / "keys" / "ssh_host")))
+
+
+def _reached_by_ssh(settings: Settings) -> dict[str, str]:
+    """What a client needs to find the bastion's SSH side and know it again."""
+    host = urlsplit(settings.public_url).hostname
+    line = " ".join(_host_key(settings).export_public_key().decode().split()[:2])
+    return {"ssh_address": f"{host}:{settings.listen.ssh.port}", "ssh_host_key": line}
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    with tempfile.NamedTemporaryFile("w", dir=settings.data) as key:  # ssl reads keys from files only; this one is 0600
+        key.write(settings.tls.key.reveal())
+        key.flush()
+        try:
+            context.load_cert_chain(settings.tls.certificate, key.name)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError([f"tls: the certificate and key do not work together: {error}"]) from None
+    return context
+
+
+async def _write(parts: _Parts, kind: Kind, **details: str | int) -> None:
+    async with parts.store.transaction() as transaction:
+        await transaction.append(Event(kind=kind, at=parts.clock.now(), node=parts.node, details=details))
+
+
+def run(path: Path) -> None:
+    """Serve until SIGTERM or SIGINT. Raises ConfigError when nothing could be started."""
+    settings = load(path)
+    uvloop.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings, clock=SystemClock()) as node:
+        log.info("bastion is up", node=settings.node, ssh=node.ssh_port, http=node.http_port)
+        watching = asyncio.create_task(node.supervision.run())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if watching.done():
+            node.supervision.cut_all(End.SHUTDOWN)
+            watching.result()
+        watching.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What targets must trust, and what clients know the bastion by."""
+
+    scopes: dict[Scope, tuple[str, dict[str, str]]]
+    """For each scope the line for TrustedUserCAKeys, and for each login the line of its principals file."""
+    ssh_address: str
+    ssh_host_key: str
+
+    def as_json(self) -> dict[str, Any]:
+        """For scripts."""
+        return {
+            "scopes": {
+                str(scope): {"trusted_user_ca_key": authority, "principals": principals}
+                for scope, (authority, principals) in self.scopes.items()
+            },
+            "ssh_address": self.ssh_address,
+            "ssh_host_key": self.ssh_host_key,
+        }
+
+    def as_text(self) -> str:
+        """For an operator: files to put on the targets, one scope after the other."""
+        blocks = [_TARGET_TEXT.format(scope=s, authority=a, principals=_listed(p)) for s, (a, p) in self.scopes.items()]
+        host, _, port = self.ssh_address.rpartition(":")
+        return "\n".join([*blocks, _CLIENT_TEXT.format(host=host, port=port, key=self.ssh_host_key)])
+
+
+_TARGET_TEXT = """\
+# On every target of {scope}, and on no other host:
+#   /etc/ssh/bastion_ca.pub
+{authority}
+#   /etc/ssh/sshd_config.d/bastion.conf
+TrustedUserCAKeys /etc/ssh/bastion_ca.pub
+AuthorizedPrincipalsFile /etc/ssh/bastion_principals/%u
+{principals}
+"""
+
+_CLIENT_TEXT = """\
+# In a client's known_hosts, if it does not use `bastion cert`:
+[{host}]:{port} {key}"""
+
+
+def _listed(principals: dict[str, str]) -> str:
+    return "\n".join(f"#   /etc/ssh/bastion_principals/{login}\n{line}" for login, line in sorted(principals.items()))
+
+
+def trust(path: Path, only: str | None) -> Trust:
+    """Read the configuration and the public halves of its keys, making keys that do not exist yet.
+
+    Raises:
+        ConfigError: the configuration is wrong, or has no such scope.
+    """
+    settings = load(path)
+    catalogue = settings.catalogue()
+    wanted = [scope for scope in catalogue.scopes() if only in (None, str(scope))]
+    if not wanted:
+        raise ConfigError([f"{only} is not a scope with targets; there are: {', '.join(map(str, catalogue.scopes()))}"])
+    signer = _signer(settings, catalogue)
+    scopes = {}
+    for scope in wanted:
+        logins = {login for t in catalogue.targets.values() if t.scope == scope for login in t.logins}
+        authority = f"ssh-ed25519 {base64.b64encode(signer.target_authority(scope)).decode()}"
+        scopes[scope] = (authority, {login: target_principal(scope, login) for login in logins})
+    return Trust(scopes, **_reached_by_ssh(settings))
