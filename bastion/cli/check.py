@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -12,7 +13,8 @@ import typer
 from bastion.cli import exits
 
 if TYPE_CHECKING:
-    from bastion.config.check import Report
+    from bastion.adapters.policy import CedarPolicies
+    from bastion.config import Settings
 
 T = TypeVar("T")
 
@@ -48,13 +50,7 @@ def check(
         typer.echo(schema_json(), nl=False)
         return
 
-    def validated() -> Report:
-        from bastion.adapters.clock import SystemClock
-        from bastion.config.check import check as validate
-
-        return validate(config, SystemClock().now(), here=not skip_secrets)
-
-    report = _or_exit(validated, as_json=as_json)
+    report = _or_exit(lambda: validate(config, here=not skip_secrets), as_json=as_json)
     if as_json:
         counts = {"targets": report.targets, "policies": report.policies, "policy_tests": report.policy_tests}
         typer.echo(json.dumps({"ok": True, **counts, "warnings": report.warnings, "problems": []}))
@@ -79,16 +75,56 @@ def policy_test(config: ConfigOption = DEFAULT, as_json: AsJson = False) -> None
 
     def tested() -> int:
         from bastion.config import load
-        from bastion.config.check import read_policies, run_cases
 
         settings = load(config, here=False)
-        return run_cases(settings, read_policies(settings), settings.catalogue())
+        return _rehearse(settings, _policies(settings))
 
     number = _or_exit(tested, as_json=as_json)
     if as_json:
         typer.echo(json.dumps({"ok": True, "policy_tests": number, "problems": []}))
     else:
         typer.echo(f"{_count(number, 'policy test')}: all right")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was looked at and found right, and what is worth a word although it stops nothing."""
+
+    targets: int
+    policies: int
+    policy_tests: int
+    warnings: list[str]
+
+
+def validate(path: Path, *, here: bool) -> Report:
+    """Validate a configuration, its policies and their tests; with ``here`` also keys, secrets and geo data.
+
+    Raises:
+        ConfigError: one line for each mistake, a policy test that fails among them.
+    """
+    from bastion.adapters.clock import SystemClock
+    from bastion.config import load, semantics, surroundings
+
+    settings = load(path, here=here)
+    policies = _policies(settings)
+    tested = _rehearse(settings, policies)
+    warnings = [*semantics.warnings(settings), *(surroundings.warnings(settings, SystemClock().now()) if here else ())]
+    return Report(len(settings.targets), len(policies), tested, warnings)
+
+
+def _policies(settings: Settings) -> CedarPolicies:
+    from bastion.adapters.policy import CedarPolicies
+    from bastion.config import read_policy
+
+    return CedarPolicies(read_policy(settings), settings.catalogue(), source=settings.policy.name)
+
+
+def _rehearse(settings: Settings, policies: CedarPolicies) -> int:
+    from bastion.config import rehearsal
+
+    if settings.policy_tests is None:
+        return 0
+    return rehearsal.run(settings.policy_tests, policies, settings.catalogue())
 
 
 def schema_json() -> str:

@@ -16,7 +16,10 @@ from bastion.config.settings import Settings, schema
 from bastion.config.values import HostPort
 from bastion.core.errors import ConfigError
 
-__all__ = ["HostPort", "Settings", "load", "read_document", "schema"]
+__all__ = ["HostPort", "Settings", "load", "read_document", "read_policy", "schema"]
+
+MAX_SIZE = 1 << 20
+"""Bytes of one file, whether configuration, policies or tests."""
 
 
 def load(path: Path, *, here: bool = True) -> Settings:
@@ -49,25 +52,35 @@ def load(path: Path, *, here: bool = True) -> Settings:
     return settings
 
 
+def read_policy(settings: Settings) -> str:
+    """The text of the policy file. Raises `ConfigError`."""
+    return _read_text(settings.policy)
+
+
 def read_document(path: Path) -> yaml.Document:
-    """Read one YAML file, of `yaml.MAX_SIZE` at most.
+    """Read one YAML file.
 
     Raises:
         ConfigError: it cannot be read, is not UTF-8, or is not YAML as `bastion.config.yaml` reads it.
     """
     try:
+        return yaml.parse(_read_text(path))
+    except yaml.YamlError as error:
+        raise ConfigError([f"{path.name}:{error.line}: {error}"]) from None
+
+
+def _read_text(path: Path) -> str:
+    try:
         if path.exists() and not path.is_file():
             raise ConfigError([f"{path}: is not a file"])
         with path.open("rb") as file:
-            content = file.read(yaml.MAX_SIZE + 1)
+            content = file.read(MAX_SIZE + 1)
     except OSError as error:
         raise ConfigError([f"{path}: is unreadable: {error.strerror or error}"]) from None
-    if len(content) > yaml.MAX_SIZE:
-        raise ConfigError([f"{path.name}:1: is larger than {yaml.MAX_SIZE} bytes"])
+    if len(content) > MAX_SIZE:
+        raise ConfigError([f"{path.name}:1: is larger than {MAX_SIZE} bytes"])
     try:
-        return yaml.parse(content.decode())
+        return content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigError([f"{path.name}:{line}: is not UTF-8"]) from None
-    except yaml.YamlError as error:
-        raise ConfigError([f"{path.name}:{error.line}: {error}"]) from None

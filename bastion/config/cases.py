@@ -1,4 +1,4 @@
-"""What the policies are expected to say: a table of cases beside them, run by ``bastion check``.
+"""What the policies are expected to say: a table of cases beside them, which `rehearsal` runs.
 
 A case says who (groups and how they logged in), does what, on what, from where and when. Everything left out is the
 plainest there is: a person who just logged in, at noon of a Monday. Of a connection it is asked as if a grant covered
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,20 +18,15 @@ from bastion.config import read_document, values
 from bastion.config.problems import Problem, lines, of_validation
 from bastion.config.settings import Country, Section, Text
 from bastion.core.errors import ConfigError, NotFound, Refused
-from bastion.core.geofence import Place, parse_address
-from bastion.core.grant import Grant, parse_duration
-from bastion.core.identity import Identity, IdentityId, IdentityKind
-from bastion.core.policy import Access, Action, Demands, NotPermitted, Permitted, Power, Ruling
-from bastion.core.target import Catalogue, Scope, Target
-from bastion.ports import Policies
+from bastion.core.geofence import parse_address
+from bastion.core.grant import parse_duration
+from bastion.core.identity import IdentityKind
+from bastion.core.policy import Action, Power
+from bastion.core.target import Catalogue, Scope
 
 NOON = datetime(2026, 1, 5, 12, tzinfo=UTC)
 """A Monday. Never the present: a case must say the same on every day."""
 
-NOWHERE = IPv4Address("192.0.2.1")
-"""Of a network for examples (RFC 5737)."""
-
-_SUBJECT = IdentityId("https://policy-tests.invalid", "somebody")
 _LONG = timedelta(days=3650)
 
 
@@ -82,19 +76,6 @@ class Expected(Section):
     max_duration: Annotated[timedelta, PlainValidator(_span)] | None = None
     mfa: bool | None = None
 
-    def shortfalls(self, demands: Demands) -> Iterator[str]:
-        """Each demand that is not what was expected; what is not named here may be anything."""
-        actual = {
-            "approvals": demands.approvals,
-            "reviewers": demands.reviewers,
-            "max_duration": demands.max_duration,
-            "mfa": demands.mfa,
-        }
-        wanted: dict[str, object] = dict(self) | ({"reviewers": frozenset(self.reviewers)} if self.reviewers else {})
-        for name, value in wanted.items():
-            if value is not None and value != actual[name]:
-                yield f"demands {name} {_spell(actual[name])}, not {_spell(value)}"
-
 
 class Case(Section):
     """One row of the table."""
@@ -142,76 +123,6 @@ def read(path: Path, catalogue: Catalogue) -> list[tuple[int, Case]]:
     return [(document.line_of((i,)), case) for i, case in enumerate(table.cases)]
 
 
-def failure(case: Case, policies: Policies, catalogue: Catalogue) -> str | None:
-    """What is not as ``case`` expects, in one sentence; None when everything is."""
-    ruling = _ruling(case, policies, catalogue)
-    match ruling:
-        case Permitted(ids, demands):
-            if case.expect == "forbid":
-                return f"is permitted by {', '.join(ids)}"
-            if case.by is not None and case.by not in ids:
-                return f"is permitted by {', '.join(ids)}, not by {case.by}"
-            return "; ".join(case.demands.shortfalls(demands)) or None
-        case NotPermitted(reasons):
-            if case.expect == "permit":
-                return f"is not permitted: {' '.join(reasons)}"
-            if case.by is not None and f"Forbidden by policy {case.by}." not in reasons:
-                return f"is not forbidden by {case.by}, but so: {' '.join(reasons)}"
-            return None
-
-
-def _ruling(case: Case, policies: Policies, catalogue: Catalogue) -> Ruling:
-    target = catalogue.find(case.target) if case.target is not None else None
-    identity, place = _identity(case), _place(case)
-    match case.does:
-        case Action() as action:
-            if target is None or case.login is None:
-                return NotPermitted((f"{action} needs a target and a login.",))
-            access = Access(
-                identity, target.scope, target, case.login, action, place or Place(NOWHERE, None, "nothing")
-            )
-            return policies.may_connect(access, _grant(case, action, target, case.login), case.at)
-        case Power() as power:
-            scope = Scope.parse(case.scope) if case.scope is not None else None
-            return policies.may(power, identity, place, case.at, target=target, login=case.login, scope=scope)
-
-
-def _identity(case: Case) -> Identity:
-    who = case.who
-    return Identity(
-        id=_SUBJECT,
-        email=who.email,
-        name=None,
-        groups=frozenset(who.groups),
-        kind=who.kind,
-        authenticated_at=case.at - who.logged_in,
-        amr=frozenset({"mfa"} if who.mfa else ()),
-    )
-
-
-def _place(case: Case) -> Place | None:
-    if case.address is None and case.country is None:
-        return None
-    return Place(case.address or NOWHERE, case.country, "the case")
-
-
-def _grant(case: Case, action: Action, target: Target, login: str) -> Grant:
-    return Grant(
-        id="g-of-the-case",
-        request_id="r-of-the-case",
-        identity=_SUBJECT,
-        scope=target.scope,
-        targets=frozenset({target.full_name}),
-        logins=frozenset({login}),
-        actions=frozenset({action}),
-        starts_at=case.at,
-        ends_at=case.at + timedelta(hours=1),
-        approved_by=(),
-        reason=case.name,
-        crossing=case.crossing,
-    )
-
-
 def _unusable(case: Case, catalogue: Catalogue) -> Iterator[tuple[str, str]]:
     """What makes a case ask about something that is not there, which would be forbidden for the wrong reason."""
     target = None
@@ -237,9 +148,3 @@ def _no_scope(text: str, catalogue: Catalogue) -> str | None:
         return str(error)
     known = scope.environment in catalogue.environments and scope.region in catalogue.regions
     return None if known else f"there is no {scope}"
-
-
-def _spell(value: object) -> str:
-    if isinstance(value, frozenset):
-        return ", ".join(sorted(value)) or "none"
-    return "none" if value is None else str(value)

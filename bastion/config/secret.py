@@ -52,11 +52,16 @@ class CredentialSecret:
 
     name: str
 
-    def reveal(self) -> str:
-        """The credential's text without one trailing newline. Raises `ConfigError`."""
+    @property
+    def path(self) -> Path:
+        """Where systemd put it. Raises `ConfigError`."""
         if not (directory := os.environ.get("CREDENTIALS_DIRECTORY")):
             raise ConfigError([f"$CREDENTIALS_DIRECTORY is not set; add LoadCredential={self.name}:… to the unit"])
-        return _read(Path(directory) / self.name, private=False)
+        return Path(directory) / self.name
+
+    def reveal(self) -> str:
+        """The credential's text without one trailing newline. Raises `ConfigError`."""
+        return _read(self.path, private=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,19 @@ def parse_secret(raw: Any, base: Path) -> Secret:
             return CredentialSecret(name)
         case _:
             raise ValueError(f"must be one reference: {HOW}")
+
+
+def parse_key(raw: Any, base: Path) -> FileSecret | CredentialSecret:
+    """Read a reference to a key that OpenSSL opens itself, so that it has to be a file: it has a ``path``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match parse_secret(raw, base):
+        case EnvSecret():
+            raise ValueError("must be a {file: …} or a {credential: …}: a key is opened as a file")
+        case secret:
+            return secret
 
 
 def parse_url(raw: Any, base: Path, schemes: tuple[str, ...], bare: str) -> Secret | Plain:

@@ -15,7 +15,15 @@ from pydantic import BaseModel, ValidationError
 
 from bastion.config import values
 from bastion.config.problems import Problem
-from bastion.config.settings import EnvironmentEntry, IssuerEntry, ListenEntry, RegionEntry, SlackEntry, TargetEntry
+from bastion.config.settings import (
+    EnvironmentEntry,
+    IssuerEntry,
+    ListenEntry,
+    RegionEntry,
+    Settings,
+    SlackEntry,
+    TargetEntry,
+)
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -63,6 +71,17 @@ def problems(readable: Readable) -> Iterator[Problem]:
     """Every mistake that more than one setting makes."""
     for check in _CHECKS:
         yield from check(readable)
+
+
+def warnings(settings: Settings) -> Iterator[str]:
+    """What stops nothing, and may be meant: two issuers whose groups cannot be told apart."""
+    first: dict[str, int] = {}
+    for i, issuer in enumerate(settings.issuers):
+        prefix = issuer.claims.group_prefix
+        if prefix in first:
+            other = f"issuers[{first[prefix]}]"
+            yield f"issuers[{i}].claims.group_prefix: is that of {other}, so their groups of one name are one group"
+        first.setdefault(prefix, i)
 
 
 def _targets(readable: Readable) -> Iterator[Problem]:

@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr, 
 from pydantic.json_schema import GenerateJsonSchema
 
 from bastion.config import hostkeys, values
-from bastion.config.countries import COUNTRIES
-from bastion.config.secret import Plain, Secret, parse_secret, parse_url
+from bastion.config.secret import CredentialSecret, FileSecret, Plain, Secret, parse_key, parse_secret, parse_url
 from bastion.config.values import HostPort
 from bastion.core.geofence import Fence, Network
 from bastion.core.identity import ClaimMapping
@@ -36,17 +35,21 @@ def _setting(parse: Callable[[Any], Any], **schema: Any) -> tuple[PlainValidator
     return PlainValidator(parse), WithJsonSchema({"type": "string", **schema})
 
 
-_REFERENCE_SCHEMA: dict[str, Any] = {
-    "oneOf": [
-        {
-            "type": "object",
-            "properties": {kind: {"type": "string", "minLength": 1}},
-            "required": [kind],
-            "additionalProperties": False,
-        }
-        for kind in ("file", "env", "credential")
-    ]
-}
+def _reference_schema(*kinds: str) -> dict[str, Any]:
+    return {
+        "oneOf": [
+            {
+                "type": "object",
+                "properties": {kind: {"type": "string", "minLength": 1}},
+                "required": [kind],
+                "additionalProperties": False,
+            }
+            for kind in kinds
+        ]
+    }
+
+
+_REFERENCE_SCHEMA = _reference_schema("file", "env", "credential")
 _URL_SCHEMA: dict[str, Any] = {"oneOf": [{"type": "string"}, *_REFERENCE_SCHEMA["oneOf"]]}
 
 Text = Annotated[str, *_setting(values.text, minLength=1)]
@@ -54,7 +57,7 @@ MayBeEmpty = Annotated[str, *_setting(lambda raw: raw if raw == "" else values.t
 Label = Annotated[str, *_setting(values.label, pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Login = Annotated[str, *_setting(values.login, pattern="^[a-z_][a-z0-9_-]{0,31}$")]
 Port = Annotated[int, PlainValidator(values.port), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 65535})]
-Country = Annotated[str, *_setting(values.country, enum=sorted(COUNTRIES))]
+Country = Annotated[str, *_setting(values.country, pattern="^[A-Z]{2}$")]
 Net = Annotated[Network, *_setting(values.network)]
 Balancer = Annotated[Network, *_setting(values.balancer)]
 Host = Annotated[str, *_setting(values.host, minLength=1)]
@@ -72,6 +75,11 @@ FilePath = Annotated[
 ]
 Reference = Annotated[
     Secret, PlainValidator(lambda raw, info: parse_secret(raw, _base(info))), WithJsonSchema(_REFERENCE_SCHEMA)
+]
+Key = Annotated[
+    FileSecret | CredentialSecret,
+    PlainValidator(lambda raw, info: parse_key(raw, _base(info))),
+    WithJsonSchema(_reference_schema("file", "credential")),
 ]
 StoreUrl = Annotated[
     Secret | Plain,
@@ -99,7 +107,7 @@ class ListenEntry(Section):
 class TlsEntry(Section):
     certificate: FilePath
     """The chain, PEM, the server's own first."""
-    key: Reference
+    key: Key
 
 
 class StoreEntry(Section):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from bastion.config.problems import Problem
 from bastion.config.settings import COORDINATION_SCHEMES, STORE_SCHEMES, Settings
 from bastion.core.errors import ConfigError
+from bastion.core.grant import spell
 
 
 def nearby(settings: Settings) -> Iterator[Problem]:
@@ -35,6 +37,30 @@ def on_this_machine(settings: Settings) -> Iterator[Problem]:
             )
     if settings.tls is not None:
         yield from _tls(settings.tls.certificate, revealed.get(("tls", "key")))
+
+
+def warnings(settings: Settings, now: datetime) -> Iterator[str]:
+    """What stops nothing, and an operator wants to know: geo data that is missing, unreadable or old at ``now``."""
+    # Slow to import, and only a check opens the database here.
+    import maxminddb
+
+    geo = settings.geo
+    if geo.database is None:
+        if not geo.networks:
+            yield "geo: has neither database nor networks, so only networks in fences let anybody in"
+        return
+    if not geo.database.exists():
+        yield f"geo.database: {geo.database} is not there yet, so only geo.networks have a country: bastion geo update"
+        return
+    try:
+        with maxminddb.open_database(geo.database) as database:
+            built = datetime.fromtimestamp(database.metadata().build_epoch, UTC)
+    except (OSError, maxminddb.InvalidDatabaseError, ValueError) as error:
+        yield f"geo.database: {geo.database} cannot be read, so only geo.networks have a country: {error}"
+        return
+    if now - built > geo.max_age:
+        age, most = spell(now - built), spell(geo.max_age)
+        yield f"geo.database: was built {age} ago, longer than geo.max_age ({most}): bastion geo update"
 
 
 def _tls(certificate: Path, key: str | None) -> Iterator[Problem]:

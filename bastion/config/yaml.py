@@ -24,9 +24,6 @@ from ruamel.yaml.events import (
     SequenceStartEvent,
 )
 
-MAX_SIZE = 1 << 20
-"""Bytes of one file."""
-
 MAX_NODES = 100_000
 """With every alias counted as often as it is used: a billion laughs is a file of a few lines."""
 
