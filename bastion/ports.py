@@ -349,3 +349,7 @@ class Recordings(Protocol):
             Unavailable: it was altered, cut or reordered; the sentence says where. Everything before was yielded.
         """
         ...
+
+    def follow(self, session: Session) -> AsyncIterator[bytes]:
+        """The same, and then each line as it is recorded, until the recording is closed. Raises as `transcript`."""
+        ...

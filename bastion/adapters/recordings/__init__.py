@@ -21,9 +21,9 @@ from bastion.adapters.recordings.keys import KEY, RecordingKeys, open_keys, sync
 from bastion.adapters.recordings.reading import Reader
 from bastion.adapters.recordings.writing import FileRecorder, Packer, Syncer
 from bastion.core.errors import NotFound, Unavailable
-from bastion.core.recording import Code, Entry, Header, entry_line
+from bastion.core.recording import MAX_SIZE, Code, Entry, Header, entry_line
 from bastion.core.session import End, Session
-from bastion.core.target import LABEL
+from bastion.core.target import LABEL, printable
 from bastion.ports import Clock
 
 FOLLOW_INTERVAL = 0.1
@@ -173,9 +173,9 @@ class FileRecordings:
 
 def _about(session: Session, columns: int, rows: int, term: str, at: datetime) -> Header:
     return Header(
-        columns=columns,
-        rows=rows,
-        term=term,
+        columns=_size(columns, 80),
+        rows=_size(rows, 24),
+        term=printable(term, 64),
         timestamp=int(at.timestamp()),
         title=f"{session.login}@{session.target}",
         command=session.command,
@@ -188,6 +188,11 @@ def _about(session: Session, columns: int, rows: int, term: str, at: datetime) -
             "node": session.node,
         },
     )
+
+
+def _size(claimed: int, usual: int) -> int:
+    """A client may claim any size, and 0 where it does not know (RFC 4254, section 6.2)."""
+    return min(claimed, MAX_SIZE) if claimed > 0 else usual
 
 
 def _batch(reader: Reader) -> tuple[list[Entry], Unavailable | None]:
