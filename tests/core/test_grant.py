@@ -33,7 +33,7 @@ from tests.core.values import CARLA, ISSUER, NOW, PRODUCTION, STAGING, TICK, WEB
 
 SAM = person("sam", "sre", email="sam@example.com")
 SUE = person("sue", "sre", email="sue@example.com")
-SAM_ELSEWHERE = person("s.sam", "sre", email="Sam@Example.com", issuer="https://other.example.com")
+SAM_2 = person("s.sam", "sre", email="Sam@Example.com", issuer="https://other.example.com")
 VICTOR = person("victor", "contractors", email="victor@example.com")
 NO = Verdict.REFUSE
 
@@ -195,7 +195,7 @@ def test_a_reviewer_of_the_demanded_group_may_review() -> None:
         pytest.param([review(SAM), review(SUE)], Approved((SAM, SUE)), id="both"),
         pytest.param([review(SUE, minutes=9), review(SAM)], Approved((SAM, SUE)), id="in the order of their answers"),
         pytest.param([review(SAM), review(SAM, minutes=9)], Waiting(1), id="one person twice"),
-        pytest.param([review(SAM), review(SAM_ELSEWHERE)], Waiting(1), id="one person under two names"),
+        pytest.param([review(SAM), review(SAM_2)], Waiting(1), id="one person under two names"),
         pytest.param([review(SAM), review(CARLA)], Waiting(1), id="and the beneficiary"),
         pytest.param([review(SAM), review(VICTOR)], Waiting(1), id="and a stranger"),
         pytest.param([review(SAM), review(SUE, of="r-2")], Waiting(1), id="and an answer to another request"),
@@ -205,7 +205,7 @@ def test_a_reviewer_of_the_demanded_group_may_review() -> None:
             Closed("it was refused by zoe"), id="a veto after enough votes",
         ),
         pytest.param([review(CARLA, NO), review(VICTOR, NO)], Waiting(2), id="whose no does not count either"),
-        pytest.param([review(SAM), review(SAM_ELSEWHERE, NO, minutes=9)], Waiting(1), id="a second answer under a new name"),
+        pytest.param([review(SAM), review(SAM_2, NO, minutes=9)], Waiting(1), id="who answers twice by an alias"),
     ],
 )  # fmt: skip
 def test_where_a_request_stands(reviews: list[Review], expected: Outcome) -> None:

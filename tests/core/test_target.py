@@ -108,7 +108,8 @@ def test_a_user_name_says_where_to(username: str, destination: Destination) -> N
         "", "@", "%", "@web-1", "deploy@", "deploy%", "Deploy@web-1", "deploy@web-1@web-2", "deploy%web-1@web-2",
         "deploy@web-1%web-2", "deploy@web-1.staging", "deploy@a.b.c.d", "deploy@web-1..eu", "de ploy@web-1",
         "deploy@web-1\n", "deploy\n@web-1", "deploy\x00@web-1", "../deploy@web-1", "deploy@../../etc",
-        "deploy@-oProxyCommand", "-oProxyCommand=x", "1deploy", "d" * 33, "deploy@" + "w" * 64, "deploy@w\u00e9b-1", "d\u0435ploy",
+        "deploy@-oProxyCommand", "-oProxyCommand=x", "1deploy", "d\u0435ploy",
+        "d" * 33, "deploy@" + "w" * 64, "deploy@w\u00e9b-1",
     ],
     ids=repr,
 )  # fmt: skip
