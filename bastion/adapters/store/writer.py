@@ -144,8 +144,11 @@ class Batch:
         block = Block(self)
         try:
             await self.run(_ENTER)
-            yield block
-            block.end()
+            try:
+                yield block
+            finally:
+                block.end()
+            block.check()
             await self.run(_KEEP)
         except BaseException:
             await self._undo()
@@ -201,7 +204,7 @@ class Block:
         """
         if self._over:
             raise RuntimeError("this transaction is over")
-        self._check()
+        self.check()
         try:
             return await self._batch.run(statement)
         except (Conflict, Unavailable) as failure:
@@ -209,14 +212,14 @@ class Block:
             raise
 
     def end(self) -> None:
-        """No more statements.
+        """No more statements, however the block ended."""
+        self._over = True
+
+    def check(self) -> None:
+        """A block that went on after a failure is not left as if nothing had happened.
 
         Raises:
-            Conflict, Unavailable: what one of them raised, if the caller went on regardless.
+            Conflict, Unavailable: what a statement of this block raised.
         """
-        self._over = True
-        self._check()
-
-    def _check(self) -> None:
         if self._failure is not None:
             raise self._failure
