@@ -1,0 +1,159 @@
+"""An office with a real store, real policies and real coordination: who asks, who answers, and what they may."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+from bastion.access.approval import Approval
+from bastion.access.linking import Linking
+from bastion.access.standing import Standing
+from bastion.access.wish import Wish
+from bastion.adapters.coordination.memory import MemoryCoordination
+from bastion.adapters.policy import CedarPolicies
+from bastion.adapters.store import SqlStore, open_store
+from bastion.core.audit import Event, EventFilter
+from bastion.core.geofence import Fence, Place, parse_address
+from bastion.core.identity import Identity, IdentityId, IdentityKind
+from bastion.core.target import Catalogue, Environment, Region, Scope, Target, catalogue_of
+from bastion.ports import ChatLink
+from tests.fakes import FakeClock
+
+NODE = "bastion-1"
+ISSUER = "https://login.example.com"
+OTHER_ISSUER = "https://id.example.org"
+WORKSPACE = "T012AB3CD"
+
+STAGING, PRODUCTION, AMERICA = Scope("staging", "eu"), Scope("production", "eu"), Scope("staging", "us")
+WEB, DB, PROD, FAR = "web-1.staging.eu", "db-1.staging.eu", "web-1.production.eu", "web-9.staging.us"
+
+BERLIN = Place(parse_address("192.0.2.1"), "DE", "test")
+BOSTON = Place(parse_address("192.0.2.2"), "US", "test")
+NOWHERE = Place(parse_address("192.0.2.3"), None, "test")
+
+POLICY = """
+@id("staging") @approvals("1") @reviewers("sre") @max_duration("8h")
+permit (principal in Group::"contractors", action == Action::"request", resource)
+when { resource.tier == "nonproduction" };
+
+@id("production") @approvals("2") @reviewers("sre") @max_duration("2h")
+permit (principal in Group::"contractors", action == Action::"request", resource in Environment::"production");
+
+@id("own-servers") @approvals("1")
+permit (principal in Group::"sre", action == Action::"request", resource);
+
+@id("sre-review") permit (principal in Group::"sre", action == Action::"review", resource);
+@id("leads") permit (principal in Group::"leads", action == Action::"administer", resource);
+@id("connect-with-grant")
+permit (principal == ?principal, action in Action::"connect", resource == ?resource);
+"""
+
+
+def person(subject: str, *groups: str, email: str | None = None, issuer: str = ISSUER) -> Identity:
+    """Somebody who has just logged in; their e-mail is ``subject@example.com`` unless it is said otherwise."""
+    address = f"{subject}@example.com" if email is None else email
+    now = FakeClock().now()
+    return Identity(IdentityId(issuer, subject), address or None, None, frozenset(groups), IdentityKind.PERSON, now)
+
+
+CARLA = person("carla", "contractors")
+SAM, SIA, LEA = person("sam", "sre"), person("sia", "sre"), person("lea", "sre", "leads")
+OTTO = person("otto")
+ROBOT = replace(person("robot", "sre", email=""), kind=IdentityKind.WORKLOAD)
+PEOPLE = (CARLA, SAM, SIA, LEA, OTTO, ROBOT)
+
+
+def catalogue() -> Catalogue:
+    """Two servers on staging and one on production in the EU; one on staging in the US."""
+
+    def target(name: str, scope: Scope) -> Target:
+        return Target(name, scope, "10.20.1.5", 22, frozenset({"deploy", "admin"}), ("ssh-ed25519 AAAA",))
+
+    return catalogue_of(
+        [Environment("staging", "nonproduction"), Environment("production", "production")],
+        [
+            Region("eu", Fence(frozenset({"DE"}), (ip_network("127.0.0.0/29"),))),
+            Region("us", Fence(frozenset({"US"}))),
+        ],
+        [target("web-1", STAGING), target("db-1", STAGING), target("web-1", PRODUCTION), target("web-9", AMERICA)],
+    )
+
+
+def wish(*names: str, **changes: Any) -> Wish:
+    """web-1 of staging, as deploy, for two hours, unless a test says otherwise."""
+    base = Wish(names or (WEB,), ("deploy",), timedelta(hours=2), "deploy the fix")
+    return replace(base, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """The parts, and short ways to what tests look at."""
+
+    store: SqlStore
+    coordination: MemoryCoordination
+    clock: FakeClock
+    approval: Approval
+    standing: Standing
+    linking: Linking
+
+    def under(self, policy: str) -> Approval:
+        """The same office after the policies were changed."""
+        return Approval(
+            store=self.store,
+            policies=CedarPolicies(policy, catalogue()),
+            coordination=self.coordination,
+            catalogue=catalogue(),
+            clock=self.clock,
+            node=NODE,
+        )
+
+    async def know(self, *people: Identity) -> None:
+        """They have logged in, as they are now."""
+        async with self.store.transaction() as tx:
+            for identity in people:
+                await tx.save_identity(identity, self.clock.now())
+
+    async def link(self, user: str, identity: Identity) -> None:
+        """The Slack account is theirs."""
+        async with self.store.transaction() as tx:
+            await tx.link_chat(ChatLink("slack", WORKSPACE, user, identity.id, self.clock.now()))
+
+    async def events(self, kind: str | None = None) -> Sequence[Event]:
+        return await self.store.events(EventFilter(kind=kind))
+
+    async def kinds(self) -> list[str]:
+        return [event.kind.value for event in await self.events()]
+
+
+@asynccontextmanager
+async def open_office(folder: Path, clock: FakeClock) -> AsyncIterator[Office]:
+    """An office in which everybody has logged in once."""
+    store = await open_store(f"sqlite:///{folder / 'office.sqlite'}")
+    coordination = MemoryCoordination(clock=clock)
+    policies = CedarPolicies(POLICY, catalogue())
+    office = Office(
+        store=store,
+        coordination=coordination,
+        clock=clock,
+        approval=Approval(
+            store=store,
+            policies=policies,
+            coordination=coordination,
+            catalogue=catalogue(),
+            clock=clock,
+            node=NODE,
+        ),
+        standing=Standing(store=store, policies=policies, catalogue=catalogue(), clock=clock),
+        linking=Linking(store=store, coordination=coordination, clock=clock, node=NODE),
+    )
+    try:
+        await office.know(*PEOPLE)
+        yield office
+    finally:
+        await coordination.close()
+        await store.close()
