@@ -90,8 +90,8 @@ class Document:
         return _plain(self.root)
 
     def line_of(self, path: Path) -> int:
-        """The line of what ``path`` names, or of the nearest thing above that is there."""
-        node, line = self.root, self.root.line
+        """The line of what ``path`` names, or of the nearest thing above that is there; of the whole file, the first."""
+        node, line = self.root, 1
         for step in path:
             match node:
                 case Entries(entries) if isinstance(step, str) and step in entries:
