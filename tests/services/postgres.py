@@ -27,7 +27,7 @@ class PostgresServer:
     """A server of one test run. It does not sync to disk: it is killed, but the machine is not."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._data = folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
         self._become = _unprivileged(folder)
@@ -50,8 +50,8 @@ class PostgresServer:
 
     def start(self) -> None:
         """Returns when it answers; at the same url as before. Nothing listens on TCP."""
-        options = {"listen_addresses": "", "unix_socket_directories": str(self._folder), "fsync": "off"}
-        with (self._folder / "log").open("ab") as log:
+        options = {"listen_addresses": "", "unix_socket_directories": str(self.folder), "fsync": "off"}
+        with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
                     self._programs / "postgres",
@@ -67,7 +67,7 @@ class PostgresServer:
         give_up_at = time.monotonic() + START_LIMIT
         while not self._is_ready():
             if self._process.poll() is not None or time.monotonic() > give_up_at:
-                raise RuntimeError(f"postgres did not start: {(self._folder / 'log').read_text()[-2000:]}")
+                raise RuntimeError(f"postgres did not start: {(self.folder / 'log').read_text()[-2000:]}")
             time.sleep(0.01)
 
     def stop(self) -> None:
@@ -87,7 +87,7 @@ class PostgresServer:
 
     def _surroundings(self) -> dict[str, Any]:
         # LC_ALL and TZ of the person who runs the tests are none of the server's business.
-        return {"cwd": self._folder, "env": {"PATH": os.defpath, **self._environment}, **self._become}
+        return {"cwd": self.folder, "env": {"PATH": os.defpath, **self._environment}, **self._become}
 
 
 def _unprivileged(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ cannot write.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -108,9 +109,12 @@ def _make_private(path: Path) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        path.chmod(0o600)
+        mode = stat.S_IMODE(path.stat().st_mode)
     except OSError as error:
         raise ConfigError([f"store.url: {path} cannot be used: {error.strerror}."]) from error
+    # Refused rather than mended: until we have looked inside, it may be any file that a typing mistake names.
+    if mode & 0o077:
+        raise ConfigError([f"store.url: others can open {path} (its mode is {mode:03o}). Run chmod 600 on it."])
 
 
 def _inode(path: Path) -> tuple[int, int]:
