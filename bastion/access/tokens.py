@@ -127,22 +127,16 @@ class TokenSigner:
             )
         except (jwt.PyJWTError, ValueError, RecursionError) as error:
             raise _not_ours(type(error).__name__) from None
-        return self._within_its_time(body)
-
-    def _within_its_time(self, body: Mapping[str, Any]) -> TokenClaims:
-        now = self._clock.now()
-        issued_at, expires_at = _moment(body["iat"]), _moment(body["exp"])
-        # The length is checked too: a key that once signed longer tokens must not be found out the slow way.
-        if now >= expires_at or expires_at - issued_at > LIFETIME or issued_at > now + timedelta(seconds=1):
-            raise Unauthenticated("Your login is over. Log in again: bastion login", detail=f"until {expires_at}")
-        return TokenClaims(
-            identity=IdentityId(body["idp"], body["sub"]),
-            groups=frozenset(body["groups"]),
-            amr=frozenset(body["amr"]),
-            authenticated_at=_moment(body["auth_time"]),
-            jti=body["jti"],
-            expires_at=expires_at,
-        )
+        try:
+            claims, issued_at = _read(body), _moment(body["iat"])
+        except (TypeError, ValueError, OverflowError) as error:
+            raise _not_ours(f"signed by us, but not written so: {error}") from None
+        # The length is judged too: no token is good for longer than an hour, even one that our key did sign.
+        if claims.expires_at - issued_at > LIFETIME or issued_at > self._clock.now() + timedelta(seconds=1):
+            raise _not_ours(f"from {issued_at} until {claims.expires_at}")
+        if self._clock.now() >= claims.expires_at:
+            raise Unauthenticated("Your login is over. Log in again: bastion login", detail=f"at {claims.expires_at}")
+        return claims
 
 
 class Tokens:
@@ -161,7 +155,8 @@ class Tokens:
             Unavailable: the coordination did not keep its id, so it would not be accepted anyway.
         """
         token = self._signer.sign(identity, audience)
-        if not await self._coordination.put_once(_key(token.claims), b"live", LIFETIME):
+        lifetime = token.claims.expires_at - self._clock.now()
+        if not await self._coordination.put_once(_key(token.claims), b"live", lifetime):
             raise Unavailable("The login could not be completed. Try again.", detail="token id is taken")
         return token
 
@@ -190,6 +185,21 @@ class Tokens:
 
 def _key(claims: TokenClaims) -> str:
     return f"token:{claims.jti}"
+
+
+def _read(body: Mapping[str, Any]) -> TokenClaims:
+    """The claims as `TokenSigner.sign` writes them. Raises ValueError, TypeError or OverflowError for others."""
+    texts = [body["idp"], body["sub"], body["jti"], *body["groups"], *body["amr"]]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a claim is not text")
+    return TokenClaims(
+        identity=IdentityId(body["idp"], body["sub"]),
+        groups=frozenset(body["groups"]),
+        amr=frozenset(body["amr"]),
+        authenticated_at=_moment(body["auth_time"]),
+        jti=body["jti"],
+        expires_at=_moment(body["exp"]),
+    )
 
 
 def _moment(seconds: float) -> datetime:

@@ -45,7 +45,6 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-    "Server": "bastion",
 }
 
 _SENTENCES = {
@@ -79,6 +78,7 @@ def build(*, routes: Iterable[web.RouteDef], callers: Callers) -> web.Applicatio
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
         response.headers.setdefault("Content-Security-Policy", content_security_policy())
+        response.headers["Server"] = "bastion"  # aiohttp has put its version there
         if callers.secure:
             response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
 
@@ -164,7 +164,10 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def _deadline(request: web.Request, handler: Handler) -> web.StreamResponse:
     async with asyncio.timeout(ANSWER_SECONDS) as deadline:
         request[_DEADLINE] = deadline
-        return await handler(request)
+        try:
+            return await handler(request)
+        finally:
+            del request[_DEADLINE]
 
 
 def _answer(request: web.Request, status: int, sentence: str) -> web.Response:

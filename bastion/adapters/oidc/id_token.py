@@ -12,7 +12,8 @@ from typing import Any
 
 from joserfc import jws, jwt
 from joserfc.errors import JoseError, UnsupportedAlgorithmError
-from joserfc.jws import JWSAlgModel, JWSRegistry
+from joserfc.jwa import JWSAlgModel
+from joserfc.jws import JWSRegistry
 
 from bastion.adapters.oidc.keys import PublicKey
 from bastion.core.errors import Unauthenticated
