@@ -82,20 +82,25 @@ class MaxMindLocator:
             self._look()
 
     def _look(self) -> None:
-        """Read the file if it is another one than last time."""
+        """Read the file if it is another one than last time. Never raises."""
         if self._path is None:
             return
+        mark: tuple[int, ...] = ()
         try:
             mark = _mark(self._path.stat())
-            if mark == self._seen:
-                return
-            self._seen = mark  # also of a file that turns out broken: it is not read again every second
-            self._database = Database(self._path)  # what it replaces answers until here, and after any error
-        except (OSError, ValueError, MemoryError) as error:
+            if mark != self._seen:
+                self._take(Database(self._path))
+                self._seen = mark
+        except ValueError as error:
+            self._seen = mark  # a broken file is not read again every second
             self._complain(str(error))
-            return
-        self._complaint = ""
-        log.info("geo data loaded", database=str(self._path), built_at=self._database.built_at.isoformat())
+        except (OSError, MemoryError) as error:  # may pass, so it is tried again
+            self._complain(repr(error))
+
+    def _take(self, database: Database) -> None:
+        if self._database is not None or self._complaint:
+            log.info("geo data replaced", database=database.name, built_at=database.built_at.isoformat())
+        self._database, self._complaint = database, ""
 
     def _complain(self, problem: str) -> None:
         """Once for each problem, not once a second."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -43,8 +45,8 @@ def lookup(
         _fail(f"{printable(address)!r} is not an IP address.")
     settings, clock = _load(config), SystemClock()
     locator = MaxMindLocator(settings.geo.database, settings.geo.networks, clock=clock)
-    found = _described(locator.locate(parsed), settings.catalogue().regions.values())
     age = locator.age(clock.now())
+    found = _described(locator.locate(parsed), age, settings.catalogue().regions.values())
     if age is not None and age > settings.geo.max_age:
         typer.echo(f"The geo data is {age.days} days old: get a newer file and run bastion geo update FILE.", err=True)
     typer.echo(json.dumps(found, indent=2) if as_json else _as_text(found))
@@ -72,17 +74,18 @@ def _load(config: Path) -> Settings:
     from bastion.core.errors import ConfigError
 
     try:
-        return load(config)
+        return load(config, here=False)  # where secrets are does not matter to places
     except ConfigError as error:
         _fail("\n".join(error.problems))
 
 
-def _described(place: Place, regions: Any) -> dict[str, Any]:
+def _described(place: Place, age: timedelta | None, regions: Iterable[Region]) -> dict[str, Any]:
     return {
         "address": str(place.address),
         "country": place.country,
         "source": place.source,
         "data_from": None if place.data_from is None else place.data_from.isoformat(),
+        "age_days": None if place.data_from is None or age is None else age.days,
         "regions": {region.name: _judged(region, place) for region in regions},
     }
 
@@ -95,7 +98,7 @@ def _judged(region: Region, place: Place) -> dict[str, Any]:
 
 
 def _as_text(found: dict[str, Any]) -> str:
-    data = "" if found["data_from"] is None else f", built {found['data_from'][:10]}"
+    data = "" if found["data_from"] is None else f", built {found['data_from'][:10]}, {found['age_days']} days ago"
     lines = [f"{found['address']} is in {found['country'] or 'an unknown country'} (by {found['source']}{data})"]
     for name, region in found["regions"].items():
         lines.append(f"  {name}: {'inside' if region['inside'] else 'outside'}, {region['reason']}")
@@ -108,8 +111,7 @@ def _log_to_stderr() -> None:
 
     import structlog
 
-    if not structlog.is_configured():
-        structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 
 def _fail(sentence: str) -> NoReturn:

@@ -43,6 +43,7 @@ class Ear:
         self._ignore = ignore
         self._subscribed = asyncio.Event()
         self._owes_a_warning = False
+        self._complained = False
 
     async def listen(self) -> None:
         """Listen until cancelled."""
@@ -51,7 +52,7 @@ class Ear:
                 async with self._link.pubsub() as pubsub:
                     await self._hear(pubsub)
             except (RedisError, OSError, TimeoutError, Unavailable) as error:
-                log.warning("revocations cannot be heard; sessions are checked against the store", error=repr(error))
+                self._complain(error)
             except Exception:  # whatever it was: a node that stopped listening would never hear a revocation again
                 log.exception("revocations could not be heard")
             self._subscribed.clear()
@@ -96,12 +97,19 @@ class Ear:
             case "subscribe":
                 self._fanout.tell(None)
                 self._subscribed.set()
+                self._complained = False
             case "message":
                 sender, revocation = decode(message["data"])
                 if sender != self._ignore:
                     self._fanout.tell(revocation)
             case _:
                 pass  # pong: it is there
+
+    def _complain(self, error: Exception) -> None:
+        """Once for each time without a connection, not at every attempt."""
+        if not self._complained:
+            log.warning("revocations cannot be heard; subscribers read the store instead", error=repr(error))
+        self._complained = True
 
     async def _warn(self) -> None:
         await self._link.do("PUBLISH", self._channel, encode(None, self._ignore))
