@@ -20,7 +20,7 @@ async def recover(*, store: Store, recordings: Recordings, node: str, clock: Clo
     """
     left = await store.sessions_of_node(node)
     for session in left:
-        reasons = (End.INTERRUPTED.sentence,)
+        reasons: tuple[str, ...] = (End.INTERRUPTED.sentence,)
         try:
             recordings.seal_interrupted(session)
         except (NotFound, Unavailable) as error:

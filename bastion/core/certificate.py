@@ -290,9 +290,7 @@ def judge_access(
     if set(certificate.critical_options) != {"source-address"}:
         return Rejected("This certificate has options that are not understood here.")
     if certificate.critical_options["source-address"] != _string(f"{address}/{address.max_prefixlen}".encode()):
-        return Rejected(
-            f"This certificate was made for another address than yours ({address}). {_RENEW}"
-        )
+        return Rejected(f"This certificate was made for another address than yours ({address}). {_RENEW}")
     if certificate.valid_before - certificate.valid_after > MAX_LIFETIME:
         return Rejected("This certificate claims to be good for longer than any is.")
     if now < certificate.valid_after:
@@ -301,9 +299,7 @@ def judge_access(
             f"it is {now:%H:%M:%S} here. One of the two clocks is wrong."
         )
     if now >= certificate.valid_before:
-        return Rejected(
-            f"This certificate ended at {certificate.valid_before:%Y-%m-%d %H:%M:%S} UTC. {_RENEW}"
-        )
+        return Rejected(f"This certificate ended at {certificate.valid_before:%Y-%m-%d %H:%M:%S} UTC. {_RENEW}")
     return Accepted(certificate, scope, grant_id)
 
 
