@@ -212,7 +212,7 @@ class Export:
     def _event(self, at: int, code: Code, text: str) -> bytes:
         when = at if self._version == 2 else at - self._written_at
         self._written_at = at
-        return f'[{_seconds(when)}, "{code}", {json.dumps(text, ensure_ascii=False)}]\n'.encode()
+        return f'[{_seconds(when)}, "{code}", {json.dumps(text)}]\n'.encode("ascii")
 
 
 _CODES = frozenset(Code)
