@@ -90,7 +90,7 @@ class Document:
         return _plain(self.root)
 
     def line_of(self, path: Path) -> int:
-        """The line of what ``path`` names, or of the nearest thing above that is there; of the whole file, the first."""
+        """The line of what ``path`` names, or of the nearest thing above that is there; of the file, the first."""
         node, line = self.root, 1
         for step in path:
             match node:

@@ -8,6 +8,6 @@ refusal without a forbid is explained (`nearmiss`), and the answer is a ruling (
 from __future__ import annotations
 
 from bastion.adapters.policy.engine import CedarPolicies
-from bastion.adapters.policy.rules import schema_text
+from bastion.adapters.policy.schema import schema_text
 
 __all__ = ["CedarPolicies", "schema_text"]

@@ -16,7 +16,8 @@ import cedarpy
 
 from bastion.adapters.policy import demands, facts, nearmiss
 from bastion.adapters.policy.facts import Json
-from bastion.adapters.policy.rules import TEMPLATE, Rule, read, schema
+from bastion.adapters.policy.rules import TEMPLATE, Rule, read
+from bastion.adapters.policy.schema import schema
 from bastion.core.geofence import Place
 from bastion.core.grant import Grant
 from bastion.core.identity import Identity

@@ -1,4 +1,4 @@
-"""The names of the catalogue that policies use: a misspelled one would be a forbid that never fires."""
+"""The names that policies use and the engine does not check: a misspelled one would be a forbid that never fires."""
 
 from __future__ import annotations
 
@@ -9,22 +9,28 @@ from typing import Any
 
 from cedarpy import pst
 
+from bastion.adapters.policy.schema import attributes
 from bastion.core.target import Catalogue
 
 _RESOURCE = pst.Var("resource")
 
 
 def unknown(body: pst.Template, catalogue: Catalogue) -> Iterator[tuple[str, str]]:
-    """What ``body`` names that is not in the catalogue: the word, and the sentence about it.
+    """What ``body`` names that there is not: the word, and the sentence about it.
 
-    Looked at are entities (``Environment::"prod"``) and the literals that ``resource.environment``, ``.region`` and
-    ``.tier`` are compared with. Groups, identities and logins belong to others and cannot be known.
+    Looked at are entities (``Environment::"prod"``), the literals that ``resource.environment``, ``.region`` and
+    ``.tier`` are compared with, and what ``has`` asks for. Groups, identities and logins belong to others and cannot
+    be known.
     """
     known = _known(catalogue)
     for node in _walk((body.principal, body.resource, body.clauses)):
         match node:
             case pst.EntityUid(kind, name) if str(kind) in known and name not in known[str(kind)]:
                 yield name, f"there is no {node}{_closest(name, known[str(kind)])}"
+            case pst.HasAttr(_, attributes_asked):
+                for word in attributes_asked:
+                    if word not in attributes():
+                        yield word, f"nothing has an attribute {word}{_closest(word, attributes())}"
             case pst.GetAttr(pst.EntityLit(entity), attribute):
                 yield attribute, f"{entity}.{attribute} cannot be read; use the attributes of principal and resource"
             case pst.BinaryOp("eq" | "not_eq", pst.GetAttr(base, attribute), literal) | pst.BinaryOp(

@@ -49,14 +49,13 @@ def sentences(rules: Mapping[str, Rule], fired: Iterable[str]) -> list[str]:
 
     Of a permit of another action no part fires, so it is never near.
     """
-    held: dict[str, set[str]] = {}
-    for probe in fired:
-        number, _, part = probe.partition(":")
-        held.setdefault(number, set()).add(part)
-    missing = {number: [part for part in PARTS if part not in parts] for number, parts in held.items()}
-    near = [(rules[number], parts[0]) for number, parts in missing.items() if len(parts) == 1]
-    near.sort(key=lambda miss: miss[0].line)
-    return [_sentence(rule, part) for rule, part in near[:MAX_NEAR_MISSES]]
+    held = set(fired)
+    near = []
+    for number, rule in rules.items():
+        missing = [part for part in PARTS if f"{number}:{part}" not in held]
+        if len(missing) == 1:
+            near.append(_sentence(rule, missing[0]))
+    return near[:MAX_NEAR_MISSES]
 
 
 def _sentence(rule: Rule, missing: str) -> str:

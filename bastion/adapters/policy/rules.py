@@ -6,13 +6,12 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache
-from importlib.resources import files
 
 import cedarpy
 from cedarpy import pst
 
 from bastion.adapters.policy import demands, names
+from bastion.adapters.policy.schema import schema, words
 from bastion.adapters.policy.statements import Statement, split, syntax_problems
 from bastion.core.errors import ConfigError
 from bastion.core.policy import Demands
@@ -35,17 +34,6 @@ _REMARKS = frozenset({"id", "description"})
 _FOLLOW_UP = "unable to find an applicable action given the policy scope constraints"
 _REQUEST = pst.EntityUid(pst.EntityType("Action"), "request")
 _CONNECT = pst.EntityUid(pst.EntityType("Action"), "connect")
-
-
-def schema_text() -> str:
-    """The built-in Cedar schema, annotated."""
-    return files(__package__).joinpath("bastion.cedarschema").read_text("utf-8")
-
-
-@cache
-def schema() -> cedarpy.Schema:
-    """The built-in schema, parsed."""
-    return cedarpy.Schema.from_str(schema_text())
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,29 +99,39 @@ _Problems = Iterator[tuple[int, str]]
 
 
 def _validation_problems(text: str, statements: Mapping[str, Statement]) -> dict[str, list[tuple[int, str]]]:
-    """What the schema refuses, by policy; one problem for an attribute that several kinds of resource lack."""
+    """What the schema refuses, by policy; the engine's many errors about one attribute are one problem."""
     result = cedarpy.validate_policies(text, schema())
-    messages: dict[str, dict[str, set[str]]] = {}
-    for error in result.errors:
-        sentence = re.sub(r"^for policy `\w+`, ", "", error.error)
-        shape, lacking, kind = sentence.removesuffix(" not found").partition(" on entity type ")
-        messages.setdefault(error.policy_id, {}).setdefault(shape, set()).update({kind.strip("`")} if lacking else ())
-    if not result.validation_passed and not messages:
+    if not result.validation_passed and not result.errors:
         raise ConfigError(["the policies are not valid under the built-in schema"])
+    found: dict[str, dict[str, set[str]]] = {}
+    for error in result.errors:
+        sentence, owner = _without_owner(re.sub(r"^for policy `\w+`, ", "", error.error))
+        found.setdefault(error.policy_id, {}).setdefault(sentence, set()).update(owner)
     return {
         number: [
-            _validation_problem(statements[number], shape, kinds)
-            for shape, kinds in found.items()
-            if shape != _FOLLOW_UP or len(found) == 1
+            (statements[number].line_of(*_quoted(sentence)), _spell(sentence, owners))
+            for sentence, owners in sentences.items()
+            if sentence != _FOLLOW_UP or len(sentences) == 1
         ]
-        for number, found in messages.items()
+        for number, sentences in found.items()
     }
 
 
-def _validation_problem(statement: Statement, sentence: str, kinds: set[str]) -> tuple[int, str]:
-    ending = f" is not there on {', '.join(sorted(kinds))}" if kinds else ""
-    words = _quoted(sentence)
-    return statement.line_of(*words), sentence + ending + _suggestion(words)
+def _without_owner(sentence: str) -> tuple[str, list[str]]:
+    """An error about an attribute, without whose attribute it is, and whose."""
+    match = re.fullmatch(r"(.+?) (?:on entity type `(\w+)`|in context for Action::\"([^\"]+)\")( not found)?", sentence)
+    if match is None:
+        return sentence, []
+    return match[1] + (match[4] or ""), [match[2] or f"the context of {match[3]}"]
+
+
+def _spell(sentence: str, owners: set[str]) -> str:
+    quoted = _quoted(sentence)
+    if sentence.startswith("unable to guarantee safety of access to optional attribute") and quoted:
+        holder = "context" if any(owner.startswith("the context") for owner in owners) else "principal"
+        return f"attribute `{quoted[0]}` may be absent; ask first: {holder} has {quoted[0]} && …"
+    whose = f" in {', '.join(sorted(owners))}" if owners else ""
+    return sentence + whose + next((_closest(word, words()) for word in quoted if word not in words()), "")
 
 
 def _id_problems(policies: list[tuple[Statement, pst.Template]]) -> _Problems:
@@ -200,14 +198,6 @@ def _quoted(message: str) -> list[str]:
     return [re.sub(r'^\w+::"(.*)"$', r"\1", word) for word in re.findall(r"`([^`]+)`", message)]
 
 
-def _suggestion(words: list[str]) -> str:
-    vocabulary = set(re.findall(r"[A-Za-z_]\w*(?::\w+)*", re.sub(r"//[^\n]*", "", schema_text())))
-    for word in words:
-        if word not in vocabulary:
-            return _closest(word, vocabulary)
-    return ""
-
-
-def _closest(word: str, known: set[str] | frozenset[str], mark: str = "") -> str:
+def _closest(word: str, known: frozenset[str], mark: str = "") -> str:
     close = get_close_matches(word, sorted(known), 1)
     return f"; did you mean {mark}{close[0]}?" if close else ""
