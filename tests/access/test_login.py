@@ -25,9 +25,8 @@ from bastion.access.tokens import LIFETIME, Audience, Tokens, TokenSigner
 from bastion.adapters.coordination.memory import MemoryCoordination
 from bastion.adapters.geo import MaxMindLocator
 from bastion.adapters.store import open_store
-from bastion.adapters.token_key import FILE, open_token_key
 from bastion.core.audit import EventFilter
-from bastion.core.errors import ConfigError, NotFound, Refused, Unauthenticated, Unavailable
+from bastion.core.errors import NotFound, Refused, Unauthenticated, Unavailable
 from bastion.core.geofence import parse_address
 from bastion.core.identity import ClaimMapping, Identity, IdentityId, IdentityKind, VerifiedClaims
 from bastion.core.target import Catalogue
@@ -242,26 +241,6 @@ async def test_a_token_of_somebody_unknown_is_refused(tokens: Tokens, clock: Fak
 def test_a_token_is_not_shown_by_accident(signer: TokenSigner, clock: FakeClock) -> None:
     token = signer.sign(alice(clock), Audience.API)
     assert token.text not in repr(token)
-
-
-def test_the_token_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
-    first = open_token_key(tmp_path)
-    assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
-    assert open_token_key(tmp_path).private_bytes_raw() == first.private_bytes_raw()
-    assert [path.name for path in tmp_path.iterdir()] == [FILE]
-
-
-def test_a_token_key_that_others_can_read_or_that_is_none_stops_the_start(tmp_path: Path) -> None:
-    open_token_key(tmp_path)
-    (tmp_path / FILE).chmod(0o640)
-    with pytest.raises(ConfigError, match="others can read"):
-        open_token_key(tmp_path)
-    (tmp_path / FILE).chmod(0o600)
-    (tmp_path / FILE).write_text("no key")
-    with pytest.raises(ConfigError, match="cannot be used"):
-        open_token_key(tmp_path)
-    with pytest.raises(ConfigError, match="cannot be used"):
-        open_token_key(tmp_path / "missing")
 
 
 # --------------------------------------------------------------------------------------------------------- verifiers

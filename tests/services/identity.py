@@ -18,9 +18,9 @@ from bastion.access.login import Issuer, Login
 from bastion.access.tokens import Tokens, TokenSigner
 from bastion.adapters.coordination.memory import MemoryCoordination
 from bastion.adapters.geo import MaxMindLocator
+from bastion.adapters.keyfile import load_or_create_key
 from bastion.adapters.oidc import OidcProvider
 from bastion.adapters.store import open_store
-from bastion.adapters.token_key import open_token_key
 from bastion.console.app import build, serve
 from bastion.console.caller import Callers
 from bastion.console.login import routes
@@ -115,7 +115,7 @@ async def running_console(
         clock=clock,
         node="node-1",
     )
-    signer = TokenSigner(key=open_token_key(folder), issuer=url, clock=clock)
+    signer = TokenSigner(key=load_or_create_key(folder / "token"), issuer=url, clock=clock)
     tokens = Tokens(signer=signer, store=store, coordination=coordination, clock=clock)
     async with aiohttp.ClientSession() as session:
         oidc = OidcProvider(
