@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bastion.adapters.recordings import FileRecordings
-from bastion.adapters.recordings.container import PREFIX, FileHeader
+from bastion.adapters.recordings.container import ABOUT, PLAIN, PREFIX, Chain, FileHeader, entry_head
 from bastion.adapters.recordings.keys import open_keys
 from bastion.adapters.recordings.writing import FileRecorder
 from bastion.core.errors import BastionError, ConfigError, NotFound, Unavailable
@@ -452,6 +452,21 @@ async def test_records_moved_or_exchanged_are_seen(
     assert len(entries) == left
 
 
+async def test_whoever_has_the_regions_key_still_cannot_rewrite_a_recording(closed: Closed) -> None:
+    """Sealing is the region's, signing is the node's: a storage that is robbed with its key is not believed."""
+    _, recordings, one, _ = closed
+    header, raw = FileHeader.parse(one)
+    key = recordings.keys.regions["eu"].unwrap(bytes.fromhex(header.wrapped_key), header.named)
+    _, records = pieces(one)
+    about = Chain(key, raw).open(records[0][: PREFIX.size], records[0][PREFIX.size :])
+    chain = Chain(key, raw)
+    forged = [chain.seal(ABOUT, about)]
+    forged += [chain.seal(PLAIN, entry_head(Code.OUTPUT, 0) + b"nothing to see") for _ in records[1:-1]]
+    entries, error = await after(closed, b"".join([raw, *forged, records[-1]]))
+    assert output(entries) == b"nothing to see" * 6
+    assert "not what its manifest says" in str(error)
+
+
 # Crashes --------------------------------------------------------------------------------------------------------------
 
 WRITER = """
@@ -596,8 +611,8 @@ async def test_a_full_disk_freezes_the_recording_with_all_that_was_delivered(
     with pytest.raises(Unavailable):
         recorder.output(1001, b"there is room again, and it stays failed")
     recorder.finish(1002, End.RECORDER, None)
-    entries, error = await readable(recordings, ended(of, End.RECORDER))
-    assert error is None
+    entries, told = await readable(recordings, ended(of, End.RECORDER))
+    assert told is None
     assert output(entries) == delivered
 
 
