@@ -354,6 +354,13 @@ def test_what_is_left_open_is_told_at_the_end_once() -> None:
     assert watch.close() == ()
 
 
+def test_data_that_is_cut_off_after_its_file_was_closed_is_told() -> None:
+    watch = with_file(R)
+    watch.from_client(reads(2, b"h", 0, 4) + packet(wire.CLOSE, 3, s(b"h")))
+    watch.from_target(status(3) + packet(wire.DATA, 2, s(b"last"))[:-1])
+    assert watch.close() == (f'sftp left open "/f" read 3 bytes sha256 {sha256(b"las")} in order, incomplete',)
+
+
 def test_requests_without_an_answer_are_told_at_the_end() -> None:
     watch = with_file(R)
     watch.from_client(packet(wire.REMOVE, 2, P) + reads(3, b"h", 0, 5) + packet(wire.CLOSE, 4, s(b"h")))
@@ -385,6 +392,26 @@ def test_early_pieces_hold_no_more_than_the_room_and_give_it_back() -> None:
             transfer.feed(memoryview(piece))
         assert transfer.summary().startswith("not sequential: 9 pieces, 900 bytes")
     assert room.take(1000 - 256)
+
+
+def test_pieces_that_are_no_longer_early_give_their_room_back() -> None:
+    room = Room(1000)
+    transfer = Transfer(room)
+    transfer.expect(0)
+    for offset in range(0, 10_000, 200):
+        for place in (offset + 100, offset):
+            transfer.begin(place, 100)
+            transfer.feed(memoryview(content(place, 100)))
+    assert transfer.summary() == f"10000 bytes sha256 {sha256(content(0, 10_000))} in order"
+
+
+def test_two_early_pieces_at_one_place_are_not_one_run() -> None:
+    transfer = Transfer(Room())
+    transfer.expect(0)
+    for offset, data in ((2, b"one"), (2, b"two"), (0, b"ab")):
+        transfer.begin(offset, len(data))
+        transfer.feed(memoryview(data))
+    assert transfer.summary().startswith("not sequential: 3 pieces, 8 bytes")
 
 
 def test_tiny_early_pieces_are_bounded_too() -> None:
@@ -426,6 +453,7 @@ HOSTILE = {
     "target: length too large": ("target", u32(MAX_PACKET + 1), f"packet of {MAX_PACKET + 1} bytes"),
     "target: answers nothing": ("target", status(77), "77, which nobody asked"),
     "target: answers again": ("target", packet(wire.ATTRS, 1, 0), "1, which nobody asked"),
+    "target: answers what was refused": ("target", status(6), "6, which nobody asked"),
     "target: second version": ("target", WELCOME, "type 2, which answers nothing"),
     "target: a request": ("target", packet(wire.REMOVE, 2, P), "type 13, which answers nothing"),
     "target: handle for a stat": ("target", packet(wire.HANDLE, 2, s(b"x")), "not asked for"),
@@ -449,11 +477,12 @@ HOSTILE = {
 
 
 def beleaguered() -> SftpWatch:
-    """``/f`` is open as ``h``; a STAT is under way as 2, a READ of ten bytes as 3, an OPEN as 4, a REALPATH as 5."""
+    """``/f`` is open as ``h``; under way are 2 STAT, 3 READ of ten bytes, 4 OPEN, 5 REALPATH; 6 was refused."""
     watch = with_file(R)
     watch.from_client(
         packet(wire.STAT, 2, P) + reads(3, b"h", 0, 10) + opens(4, b"/g", R) + packet(wire.REALPATH, 5, P)
     )
+    watch.from_client(extended(6, b"no-such@example.com"))
     return watch
 
 

@@ -68,6 +68,7 @@ class Flow:
                 return
             data = bytes(self._held)
             self._held.clear()
+        # From ``start`` to ``at`` everything passes and is not in ``_out`` yet. One loop: it runs for every 32 KiB.
         view, size, at, start = memoryview(data), len(data), 0, 0
         try:
             while at < size:

@@ -6,8 +6,6 @@ size and digest when their file is closed. So whatever ends the session, nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import assert_never
 
@@ -26,7 +24,19 @@ from bastion.core.sftp.packets import (
     quoted,
     spell_status,
     status,
-)  # fmt: skip
+)
+from bastion.core.sftp.pending import (
+    Asked,
+    Closing,
+    Listing,
+    Opening,
+    Passed,
+    Pending,
+    Reading,
+    RefusedHere,
+    Writing,
+    opened_of,
+)
 from bastion.core.sftp.requests import Needs, Piece, Request, Unsupported, parse_piece, parse_request
 from bastion.core.sftp.transfer import Room
 
@@ -45,55 +55,6 @@ class _Stage(Enum):
     AGREED = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A request that passed and does nothing to an open file."""
-
-    text: str
-    answer: Kind
-
-
-@dataclass(frozen=True, slots=True)
-class _Opening:
-    text: str
-    answer: Kind
-    path: bytes
-    flags: int | None
-    """None for a directory."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    opened: Opened
-    offset: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Writing:
-    opened: Opened
-
-
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    opened: Opened
-
-
-@dataclass(frozen=True, slots=True)
-class _Closing:
-    opened: Opened
-
-
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    """A request that did not pass; its answer waits for those of the requests before it."""
-
-    packet: bytes
-
-
-_Pending = _Asked | _Opening | _Reading | _Writing | _Listing | _Closing | _Refused
-
-
 class SftpWatch:
     """One SFTP conversation. Values in, values out: the caller records and delivers each `Step`, in that order.
 
@@ -107,12 +68,12 @@ class SftpWatch:
             Needs.READ: read,
             Needs.WRITE: write,
             Needs.BOTH: read or write,
-            Needs.EITHER: read and write and read,
+            Needs.EITHER: read if write else None,
         }
         self._client = Flow(judge=self._request, between=lambda: b"")
         self._target = Flow(judge=self._answer, between=self._after_answer)
         self._stage = _Stage.NEW
-        self._pending: dict[int, _Pending] = {}
+        self._pending: dict[int, Pending] = {}
         """By id, in the order of asking."""
         self._refusals = 0
         self._handles: dict[bytes, Opened] = {}
@@ -135,11 +96,12 @@ class SftpWatch:
 
     def close(self) -> tuple[str, ...]:
         """The last lines: files left open with what passed so far, requests without an answer. Idempotent."""
-        pending, self._pending = self._pending, {}
-        opened = dict.fromkeys([*self._handles.values(), *_opened_of(pending)])
-        self._handles = {}
+        delivering = [] if self._delivering is None else [self._delivering]
+        opened = dict.fromkeys([*self._handles.values(), *opened_of(self._pending), *delivering])
+        pending = self._pending
+        self._handles, self._pending, self._delivering = {}, {}, None
         lines = [f"sftp left open {file.describe()}, incomplete" for file in opened]
-        unanswered = [each.text for each in pending.values() if isinstance(each, _Asked | _Opening)]
+        unanswered = [each.text for each in pending.values() if isinstance(each, Asked | Opening)]
         return (*lines, *(f"sftp {text} not answered" for text in unanswered))
 
     def _step(self, flow: Flow, data: bytes) -> Step:
@@ -202,10 +164,10 @@ class SftpWatch:
             return self._refuse_right(piece.id, f"{'write' if writes else 'read'} {opened.name}", missing)
         opened.asked += 1
         if writes:
-            self._pending[piece.id] = _Writing(opened)
+            self._pending[piece.id] = Writing(opened)
             opened.written.begin(piece.offset, piece.length)
             return opened.written.feed
-        self._pending[piece.id] = _Reading(opened, piece.offset, piece.length)
+        self._pending[piece.id] = Reading(opened, piece.offset, piece.length)
         opened.read.expect(piece.offset)
         return _pass
 
@@ -220,19 +182,19 @@ class SftpWatch:
         self._pending[request.id] = self._pass_on(request, text, opened)
         return _pass
 
-    def _pass_on(self, request: Request, text: str, opened: list[Opened]) -> _Pending:
+    def _pass_on(self, request: Request, text: str, opened: list[Opened]) -> Passed:
         if request.kind == Kind.CLOSE:
             # The handle is gone whatever the answer (section 6.2), and the target may give it away again at once.
             del self._handles[request.handles[0]]
             opened[0].asked += 1
-            return _Closing(opened[0])
+            return Closing(opened[0])
         if request.kind == Kind.READDIR:
             opened[0].asked += 1
-            return _Listing(opened[0])
+            return Listing(opened[0])
         self._lines.append(f"sftp {text}")
         if request.answer is Kind.HANDLE:
-            return _Opening(text, request.answer, request.paths[0], request.flags)
-        return _Asked(text, request.answer)
+            return Opening(text, request.answer, request.paths[0], request.flags)
+        return Asked(text, request.answer)
 
     def _refuse_right(self, request_id: int, text: str, missing: Action) -> Ruling:
         return self._refuse(request_id, text, Status.PERMISSION_DENIED, f"your grant does not include {missing}")
@@ -243,7 +205,7 @@ class SftpWatch:
     def _refuse(self, request_id: int, text: str, code: Status, reason: str) -> Ruling:
         self._lines.append(f"sftp {text} refused: {reason}")
         verb = text.partition(' "')[0]
-        self._pending[request_id] = _Refused(status(request_id, code, f"bastion: {reason} ({verb})"))
+        self._pending[request_id] = RefusedHere(status(request_id, code, f"bastion: {reason} ({verb})"))
         self._refusals += 1
         return b""
 
@@ -254,7 +216,7 @@ class SftpWatch:
             return self._agree(head)
         answer = parse_answer(head)
         pending = self._pending.pop(answer.id, None)
-        if pending is None or isinstance(pending, _Refused):
+        if pending is None or isinstance(pending, RefusedHere):
             raise SftpViolation(f"The target answered the SFTP request {answer.id}, which nobody asked.")
         if answer.kind == Kind.STATUS:
             self._conclude(pending, answer.value)
@@ -270,47 +232,45 @@ class SftpWatch:
         self._lines.append(f"sftp version {version}")
         return _pass
 
-    def _conclude(self, pending: _Pending, code: int) -> None:
+    def _conclude(self, pending: Passed, code: int) -> None:
         """A STATUS: the end of what was asked, well or not."""
         match pending:
-            case _Asked(text, answer) | _Opening(text, answer):
+            case Asked(text, answer) | Opening(text, answer):
                 if code == Status.OK and answer is not Kind.STATUS:
                     raise SftpViolation("The target said that an SFTP request went well, without what was asked for.")
                 if code != Status.OK:
                     self._lines.append(f"sftp {text} failed: {spell_status(code)}")
-            case _Reading(opened):
+            case Reading(opened):
                 self._settle(opened, "read", code)
-            case _Writing(opened):
+            case Writing(opened):
                 self._settle(opened, "write", code)
-            case _Listing(opened):
+            case Listing(opened):
                 self._settle(opened, "list", code)
-            case _Closing(opened):
+            case Closing(opened):
                 opened.closed = code
                 self._settle(opened, "close", Status.OK)
-            case _Refused():
-                ...
             case _:
                 assert_never(pending)
 
-    def _grant(self, pending: _Pending, answer: Answer) -> Ruling:
+    def _grant(self, pending: Passed, answer: Answer) -> Ruling:
         """What was asked for. Anything else is a violation: it would be described as what it is not."""
         match pending:
-            case _Opening(_, expected) if answer.kind == expected:
+            case Opening(_, expected) if answer.kind == expected:
                 self._open(pending, answer.handle)
-            case _Asked(_, expected) if answer.kind == expected:
+            case Asked(_, expected) if answer.kind == expected:
                 pass
-            case _Reading(opened, offset, length) if answer.kind == Kind.DATA and answer.value <= length:
+            case Reading(opened, offset, length) if answer.kind == Kind.DATA and answer.value <= length:
                 opened.read.begin(offset, answer.value)
                 self._delivering = opened
                 return opened.read.feed
-            case _Listing(opened) if answer.kind == Kind.NAME:
+            case Listing(opened) if answer.kind == Kind.NAME:
                 opened.entries += answer.value
                 self._settle(opened, "list", Status.OK)
             case _:
                 raise SftpViolation(f"The target answered the SFTP request {answer.id} with what was not asked for.")
         return _pass
 
-    def _open(self, opening: _Opening, handle: bytes) -> None:
+    def _open(self, opening: Opening, handle: bytes) -> None:
         if handle in self._handles:
             raise SftpViolation("The target gave an SFTP handle that is open already.")
         if len(self._handles) >= MAX_OPEN:
@@ -340,7 +300,7 @@ class SftpWatch:
         """Refusals in the order of asking, as far as no request before them waits for the target."""
         due = []
         for request_id, pending in self._pending.items():
-            if not isinstance(pending, _Refused):
+            if not isinstance(pending, RefusedHere):
                 break
             due.append((request_id, pending.packet))
         for request_id, _ in due:
@@ -351,14 +311,3 @@ class SftpWatch:
 
 def _pass(data: memoryview) -> None:
     """The sink of a packet that passes and needs no more watching."""
-
-
-def _opened_of(pending: dict[int, _Pending]) -> Iterator[Opened]:
-    for each in pending.values():
-        match each:
-            case _Reading(opened) | _Writing(opened) | _Listing(opened) | _Closing(opened):
-                yield opened
-            case _Asked() | _Opening() | _Refused():
-                pass
-            case _:
-                assert_never(each)
