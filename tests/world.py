@@ -7,10 +7,11 @@ into the store as a login and a review would; everything after that goes over so
 from __future__ import annotations
 
 import asyncio
+import base64
 import ipaddress
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,7 +22,6 @@ from bastion.access.admission import Admission
 from bastion.access.certification import Certification
 from bastion.access.ids import new_id
 from bastion.access.supervision import Supervision
-from bastion.adapters.clock import SystemClock
 from bastion.adapters.coordination.memory import MemoryCoordination
 from bastion.adapters.geo import MaxMindLocator
 from bastion.adapters.policy import CedarPolicies
@@ -30,7 +30,7 @@ from bastion.adapters.signer import FileSigner, open_signer
 from bastion.adapters.store import SqlStore, open_store
 from bastion.core.audit import Event, EventFilter, Kind
 from bastion.core.certificate import target_principal
-from bastion.core.geofence import Fence
+from bastion.core.geofence import Fence, Place
 from bastion.core.grant import Grant, Request
 from bastion.core.identity import Identity, IdentityId, IdentityKind
 from bastion.core.policy import SSH_ACTIONS, Action, Demands
@@ -38,7 +38,7 @@ from bastion.core.session import Session
 from bastion.core.target import Catalogue, Environment, Region, Scope, Target, catalogue_of
 from bastion.demo.sshd import Sshd, running_sshd
 from bastion.gateways.ssh.gateway import SshGateway
-from bastion.ports import Clock, Revocation
+from bastion.ports import Revocation
 
 STAGING, PRODUCTION = Scope("staging", "eu"), Scope("production", "eu")
 WEB_STAGING, WEB_PRODUCTION = "web-1.staging.eu", "web-1.production.eu"
@@ -96,6 +96,7 @@ class World:
     certification: Certification
     supervision: Supervision
     gateway: SshGateway
+    locator: MaxMindLocator
     catalogue: Catalogue
     port: int
     host_key: str
@@ -157,10 +158,8 @@ class World:
         Path(f"{key}-cert.pub").write_text(line)
         return key
 
-    def place(self, address: str):  # type: ignore[no-untyped-def]
+    def place(self, address: str) -> Place:
         return self.locator.locate(ipaddress.ip_address(address))
-
-    locator: MaxMindLocator = None  # type: ignore[assignment]
 
     def ssh_options(self, key: Path, bind: str = "127.0.0.1") -> list[str]:
         known_hosts = self.folder / "known_hosts"
@@ -169,7 +168,7 @@ class World:
         common = (
             f"HostKeyAlias bastion\nUserKnownHostsFile {known_hosts}\nStrictHostKeyChecking yes\n"
             f"IdentitiesOnly yes\nIdentityFile {key}\nIdentityAgent none\nPreferredAuthentications publickey\n"
-            f"BatchMode yes\nLogLevel ERROR\n"
+            f"BatchMode yes\nLogLevel INFO\n"
         )
         config.write_text(
             f"Host bastion\nHostName 127.0.0.1\nPort {self.port}\nBindAddress {bind}\nHost *.eu\nProxyJump bastion\n"
@@ -179,7 +178,7 @@ class World:
 
     async def ssh(
         self, key: Path, *arguments: str, program: str = "ssh", stdin: bytes = b"", bind: str = "127.0.0.1",
-        timeout: float = 8,
+        timeout: float = 30,
     ) -> Finished:  # fmt: skip
         """Run OpenSSH's own client."""
         process = await asyncio.create_subprocess_exec(
@@ -230,15 +229,15 @@ def _target(scope: Scope, sshd: Sshd) -> Target:
 
 
 @asynccontextmanager
-async def world(folder: Path, *, policy: str = POLICY, tiers: tuple[str, str] = ("staging", "production")) -> AsyncIterator[World]:
+async def world(folder: Path, *, policy: str = POLICY) -> AsyncIterator[World]:
     """Start everything on free loopback ports; everything is ended with the block."""
     clock = SkewedClock()
     async with AsyncExitStack() as stack:
         signer = open_signer(folder / "ca", [STAGING, PRODUCTION])
-        sshds = {scope: stack.enter_context(_sshd(folder / str(scope.environment), scope, signer)) for scope in (STAGING, PRODUCTION)}
+        sshds = {s: stack.enter_context(_sshd(folder / s.environment, s, signer)) for s in (STAGING, PRODUCTION)}
         fence = Fence(frozenset({"DE"}), ())
         catalogue = catalogue_of(
-            [Environment("staging", tiers[0]), Environment("production", tiers[1])],
+            [Environment("staging", "staging"), Environment("production", "production")],
             [Region("eu", fence)],
             [_target(scope, sshd) for scope, sshd in sshds.items()],
         )
@@ -251,10 +250,14 @@ async def world(folder: Path, *, policy: str = POLICY, tiers: tuple[str, str] = 
         stack.push_async_callback(coordination.close)
         policies = CedarPolicies(policy, catalogue)
         recordings = FileRecordings(folder / "recordings", folder / "keys", ["eu"], clock=clock)
-        common = {"store": store, "coordination": coordination, "policies": policies, "locator": locator,
-                  "catalogue": catalogue, "clock": clock, "node": "test-1"}  # fmt: skip
-        admission = Admission(recordings=recordings, **common)  # type: ignore[arg-type]
-        certification = Certification(signer=signer, lifetime=timedelta(minutes=10), **common)  # type: ignore[arg-type]
+        admission = Admission(
+            store=store, coordination=coordination, policies=policies, locator=locator, recordings=recordings,
+            catalogue=catalogue, clock=clock, node="test-1",
+        )  # fmt: skip
+        certification = Certification(
+            store=store, coordination=coordination, policies=policies, locator=locator, signer=signer,
+            catalogue=catalogue, clock=clock, node="test-1", lifetime=timedelta(minutes=10),
+        )  # fmt: skip
         supervision = Supervision(store=store, coordination=coordination, admission=admission, clock=clock)
         host_key = asyncssh.generate_private_key("ssh-ed25519")
         gateway = SshGateway(
@@ -277,9 +280,8 @@ async def world(folder: Path, *, policy: str = POLICY, tiers: tuple[str, str] = 
                 await watching
 
 
-def _sshd(folder: Path, scope: Scope, signer: FileSigner):  # type: ignore[no-untyped-def]
-    import base64
-
+def _sshd(folder: Path, scope: Scope, signer: FileSigner) -> AbstractContextManager[Sshd]:
+    """A target of ``scope``. It lets `admin` and `deploy` in, and not `root`, which the policy forbids too."""
     folder.mkdir()
     authority = f"ssh-ed25519 {base64.b64encode(signer.target_authority(scope)).decode()}"
     principals = {login: [target_principal(scope, login)] for login in ("deploy", "admin")}
