@@ -100,7 +100,7 @@ class Identity:
         """Whether both are one human being: the same id, or the same verified e-mail under another issuer."""
         if self.id == other.id:
             return True
-        return self.email is not None and other.email is not None and _folded(self.email) == _folded(other.email)
+        return self.email is not None and other.email is not None and fold_email(self.email) == fold_email(other.email)
 
 
 def identity_from(claims: VerifiedClaims, mapping: ClaimMapping) -> Identity:
@@ -154,6 +154,6 @@ def _authenticated_at(claims: VerifiedClaims) -> datetime:
             raise Unauthenticated("The identity provider sent a login time that cannot be read.", detail=repr(other))
 
 
-def _folded(email: str) -> str:
-    """An e-mail address for comparing: however it was capitalised or composed (Unicode NFKC)."""
+def fold_email(email: str) -> str:
+    """``email`` as it is compared: however it was capitalised or composed (Unicode NFKC)."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", email).casefold())

@@ -239,6 +239,25 @@ def test_law_1_what_opens_opens_under_a_grant_that_covers_it_and_that_the_polici
         assert isinstance(world.rulings[allow.grant.id], Permitted)
 
 
+NEAR_MISSES: dict[str, dict[str, object]] = {
+    "the same subject of another issuer": {"identity": PEOPLE[2].id},
+    "another environment": {"scope": PRODUCTION},
+    "the same environment in another region": {"scope": Scope("staging", "us")},
+    "the target's short name": {"targets": frozenset({"web-1"})},
+    "its namesake in another environment": {"targets": frozenset({"web-1.production.eu"})},
+    "another login": {"logins": frozenset({"admin"})},
+    "every other action": {"actions": frozenset(Action) - {Action.SSH_SHELL}},
+    "from a microsecond later": {"starts_at": NOW + TICK},
+    "until now": {"ends_at": NOW},
+    "revoked now": {"revoked_at": NOW},
+}
+
+
+@pytest.mark.parametrize("changes", [pytest.param(changes, id=name) for name, changes in NEAR_MISSES.items()])
+def test_law_1_one_part_that_differs_is_enough(changes: dict[str, object]) -> None:
+    assert not allowed(replace(OPEN, grants=(grant(**changes),)))
+
+
 EMPTY = {
     "no grants": replace(OPEN, grants=()),
     "an empty fence": replace(OPEN, fence=Fence()),
@@ -357,7 +376,7 @@ def test_law_5_every_decision_has_reasons_and_can_be_written(world: World) -> No
     assert Event.from_json(event.to_json(), 0) == event
 
 
-@given(text=st.text(alphabet=st.characters()))  # every code point, half surrogate pairs too
+@given(text=st.text(alphabet=st.characters(categories=["L", "Cc", "Cf", "Cs", "Zl"])))  # halves of surrogate pairs too
 def test_law_5_nothing_that_people_type_can_keep_an_event_from_being_written(text: str) -> None:
     event = Event(
         kind=Kind.ACCESS_ALLOWED, at=NOW, node=text, display=text, login=text, reasons=(text,), details={text: text}
@@ -425,14 +444,15 @@ STRANGERS = [
     replace(person("robot", "sre"), kind=IdentityKind.WORKLOAD),
 ]
 REVIEWERS = [person(name, "sre", "admins", email=f"{name}@example.com") for name in ("sam", "sue", "zoe")]
-SAM = [
+SAM_BY_ID = [REVIEWERS[0], person("sam", "sre"), person("sam", "sre", email="new@example.com")]
+SAM_BY_EMAIL = [
     REVIEWERS[0],
-    person("sam", "sre"),
     person("sam.admin", "sre", email="sam@example.com"),
     person("s", "sre", email="SAM@example.com", issuer="https://other.example.com"),
 ]
+"""Two ways to be one person. An account without an address is tied to no other: nothing says whose it is."""
 
-_VERDICTS = st.sampled_from(Verdict)
+_VERDICTS = st.sampled_from([Verdict.APPROVE] * 5 + [Verdict.REFUSE])
 _LATER = NOW + timedelta(hours=1)
 
 
@@ -461,18 +481,20 @@ def test_law_10_nor_with_the_help_of_strangers(reviews: list[Review]) -> None:
     assert not isinstance(outcome(request(), BENEFICIARY, reviews, _LATER), Approved)
 
 
-@given(reviews=reviews_by([*SAM, *ALIASES, *STRANGERS]))
-def test_law_10_one_person_is_one_vote_under_however_many_names(reviews: list[Review]) -> None:
+@pytest.mark.parametrize("sam", [pytest.param(SAM_BY_ID, id="by id"), pytest.param(SAM_BY_EMAIL, id="by e-mail")])
+@given(data=st.data())
+def test_law_10_one_person_is_one_vote_under_however_many_names(sam: list[Identity], data: st.DataObject) -> None:
+    reviews = data.draw(reviews_by([*sam, *sam, *ALIASES, *STRANGERS]))
     assert not isinstance(outcome(request(), BENEFICIARY, reviews, _LATER), Approved)
 
 
-@given(asked=requests(), reviews=reviews_by([*REVIEWERS, *SAM, *ALIASES, *STRANGERS]))
+@given(asked=requests(), reviews=reviews_by([*REVIEWERS, *SAM_BY_EMAIL, *ALIASES, *STRANGERS]))
 def test_law_10_who_approved_are_as_many_different_people_as_were_demanded(
     asked: Request, reviews: list[Review]
 ) -> None:
     found = outcome(asked, BENEFICIARY, reviews, _LATER)
     if isinstance(found, Approved):
-        names = {voter.email or voter.id.subject for voter in found.by}
+        names = {(voter.email or voter.id.subject).casefold() for voter in found.by}
         assert len(names) == len(found.by) >= max(1, asked.demands.approvals)
         for voter in found.by:
             assert not voter.is_same_person_as(BENEFICIARY)
@@ -504,7 +526,7 @@ def test_law_10_the_order_in_which_answers_are_read_decides_nothing(reviews: lis
     assert outcome(request(), BENEFICIARY, shuffled, _LATER) == outcome(request(), BENEFICIARY, reviews, _LATER)
 
 
-@given(reviews=reviews_by([*REVIEWERS, *SAM, *ALIASES, *STRANGERS]), now=st.integers(0, 48))
+@given(reviews=reviews_by([*REVIEWERS, *SAM_BY_EMAIL, *ALIASES, *STRANGERS]), now=st.integers(0, 48))
 def test_law_10_after_a_request_timed_out_no_answer_approves_it(reviews: list[Review], now: int) -> None:
     late = [replace(each, at=each.at + timedelta(hours=24)) for each in reviews]
     assert not isinstance(outcome(request(), BENEFICIARY, late, NOW + timedelta(hours=now)), Approved)
