@@ -203,7 +203,9 @@ class Coordination(Protocol):
         """Whether the key was put, and is neither taken nor lapsed; it stays as it is."""
         ...
 
-    async def enter(self, identity: IdentityId, held: Occupied, lifetime: timedelta, *, crossing: bool) -> Sequence[Occupied]:
+    async def enter(
+        self, identity: IdentityId, held: Occupied, lifetime: timedelta, *, crossing: bool
+    ) -> Sequence[Occupied]:
         """Register a live session unless one in another tier is live; atomic over all nodes (law 4).
 
         Returns:
@@ -266,8 +268,15 @@ class Policies(Protocol):
         ...
 
     def may(
-        self, power: Power, identity: Identity, place: Place | None, now: datetime, *,
-        target: Target | None = None, login: str | None = None, scope: Scope | None = None,
+        self,
+        power: Power,
+        identity: Identity,
+        place: Place | None,
+        now: datetime,
+        *,
+        target: Target | None = None,
+        login: str | None = None,
+        scope: Scope | None = None,
     ) -> Ruling:
         """Whether ``identity`` has ``power`` over a target (and login), a whole scope, or with neither over everything.
 
