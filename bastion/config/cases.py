@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, ValidationError
+from pydantic import Field, PlainValidator, StrictBool, StrictInt, ValidationError
 
 from bastion.config import read_document, values
 from bastion.config.problems import Problem, lines, of_validation
@@ -65,16 +65,16 @@ class Somebody(Section):
     groups: tuple[Text, ...] = ()
     email: Text | None = None
     kind: IdentityKind = IdentityKind.PERSON
-    mfa: bool = False
+    mfa: StrictBool = False
     logged_in: Annotated[timedelta, PlainValidator(lambda raw: values.duration(raw, timedelta(), _LONG))] = timedelta()
     """How long ago."""
 
 
 class Expected(Section):
-    approvals: int | None = None
+    approvals: StrictInt | None = None
     reviewers: tuple[Text, ...] | None = None
     max_duration: Annotated[timedelta, PlainValidator(_span)] | None = None
-    mfa: bool | None = None
+    mfa: StrictBool | None = None
 
 
 class Case(Section):
@@ -91,7 +91,7 @@ class Case(Section):
     address: Annotated[Any, PlainValidator(_address)] = None
     """Without address and country, a request comes from a chat and a connection from nowhere known."""
     at: Annotated[datetime, PlainValidator(_instant)] = NOON
-    crossing: bool = False
+    crossing: StrictBool = False
     expect: Literal["permit", "forbid"]
     """``forbid`` is any answer but a permit."""
     by: Text | None = None

@@ -18,6 +18,8 @@ _SENTENCES: Mapping[str, str] = {
     "dict_type": "must be a mapping: lines of key: value",
     "model_type": "must be a mapping: lines of key: value",
     "model_attributes_type": "must be a mapping: lines of key: value",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
 }
 
 
@@ -65,6 +67,8 @@ def of_validation(error: ValidationError, model: type[BaseModel]) -> Iterator[Pr
                 sentence = "is not a known key" + (f"; did you mean {close[0]}?" if close else "")
             case "missing" if path[-1] == "fence":
                 sentence = f"is missing: nobody could reach {path[-2]}; say from where, fence: {{countries: [DE]}}"
+            case "literal_error" | "enum":
+                sentence = f"must be {detail['ctx']['expected'].replace(chr(39), '')}"
             case kind:
                 sentence = _SENTENCES.get(kind, detail["msg"])
         yield Problem(path, sentence)
