@@ -110,6 +110,16 @@ class Admission:
             case _:
                 assert_never(decision)
 
+    async def refuse_forward(self, wish: Wish, reason: str) -> None:
+        """Write that a connection through the bastion was refused before anything was asked of a target.
+
+        Raises:
+            Unavailable: it could not be written.
+        """
+        now = self._clock.now()
+        place = self._locator.locate(wish.address)
+        await self._refuse(wish, await self._store.identity(wish.identity), place, Deny((reason,)), now)
+
     async def still_allowed(self, session: Session) -> Decision:
         """What `open` would say of a live session now, its own presence aside."""
         now = self._clock.now()

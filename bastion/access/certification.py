@@ -168,10 +168,21 @@ class Certification:
             verdict = Rejected(f"{judgement.reason}: region {scope.region} cannot be reached from there.")
         else:
             verdict = judge_access(certificate, authorities=self._authorities, address=address, now=now)
+            if isinstance(verdict, Rejected) and now >= certificate.valid_before:
+                verdict = await self._grant_has_ended(certificate, now) or verdict
         result = verdict if isinstance(verdict, Rejected) else await self._against_the_record(verdict, now)
         if isinstance(result, Rejected):
             await self._write_rejection(certificate, scope, place, now, result)
         return result
+
+    async def _grant_has_ended(self, certificate: Certificate, now: datetime) -> Rejected | None:
+        """The better reason for a certificate that has ended: that its grant has, so that a new one would not help."""
+        try:
+            issued = await self._store.certificate(certificate.serial)
+            grant = await self._store.grant(issued.grant_id)
+        except NotFound:
+            return None
+        return _over(grant) if not grant.is_live(now) else None
 
     async def _against_the_record(self, accepted: Accepted, now: datetime) -> Proven | Rejected:
         """A signature is not enough: the bastion must remember making it, and its grant must live."""
@@ -187,10 +198,8 @@ class Certification:
             accepted.grant_id,
         ):
             return Rejected("This certificate is not the one that was made under its number.")
-        if grant.revoked_at is not None:
-            return Rejected(f"Grant {grant.id} was revoked at {grant.revoked_at:%Y-%m-%d %H:%M:%S} UTC.")
         if not grant.is_live(now):
-            return Rejected(f"Grant {grant.id} ended at {grant.ends_at:%Y-%m-%d %H:%M:%S} UTC. Ask for a new one.")
+            return _over(grant)
         return Proven(issued.identity, issued.scope, issued.grant_id, issued.serial, issued.fingerprint)
 
     async def for_target(self, session: Session, key: PublicKey, *, pty: bool) -> bytes:
@@ -266,6 +275,12 @@ class Certification:
                     details={"serial": str(certificate.serial), **geo_details(place)},
                 )
             )
+
+
+def _over(grant: Grant) -> Rejected:
+    if grant.revoked_at is not None:
+        return Rejected(f"Grant {grant.id} was revoked at {grant.revoked_at:%Y-%m-%d %H:%M:%S} UTC.")
+    return Rejected(f"Grant {grant.id} ended at {grant.ends_at:%Y-%m-%d %H:%M:%S} UTC. Ask for a new one.")
 
 
 def _issued(certificate: Certificate, identity: Identity, grant: Grant, place: Place) -> IssuedCertificate:

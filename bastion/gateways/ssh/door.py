@@ -8,10 +8,12 @@ from typing import Any, cast
 import asyncssh
 import structlog
 
+from bastion.access.admission import Wish
 from bastion.access.certification import Proven
 from bastion.core.certificate import Rejected
 from bastion.core.errors import BastionError, Refused
 from bastion.core.geofence import Address
+from bastion.core.policy import Action
 from bastion.core.target import Catalogue, Scope, parse_destination, printable
 from bastion.gateways.listener import NamedTransport
 from bastion.gateways.ssh.internals import DoorConnection
@@ -119,13 +121,10 @@ class Door(asyncssh.SSHServer):
         try:
             target = self._catalogue.find(dest_host)
         except Refused as refusal:
-            log.info("forward refused", target=printable(dest_host), identity=str(self._proven.identity))
-            raise _prohibited(refusal.public) from None
+            return self._refuse_forward(self._proven, printable(dest_host), refusal.public)
         if target.scope != self._proven.scope:
-            raise _prohibited(
-                f"This certificate is for {self._proven.scope}; {target.full_name} is in {target.scope}. "
-                f"Get one for it: bastion cert {target.full_name}"
-            )
+            reason = f"This certificate is for {self._proven.scope}; {target.full_name} is in {target.scope}."
+            return self._refuse_forward(self._proven, target.full_name, reason)
         door = Door(
             house=self._house,
             catalogue=self._catalogue,
@@ -135,6 +134,22 @@ class Door(asyncssh.SSHServer):
             outer=self._proven,
         )
         return InnerConnection(door.open(), self._address)
+
+    async def _refuse_forward(self, proven: Proven, target: str, reason: str) -> Any:
+        wish = Wish(
+            identity=proven.identity,
+            scope=proven.scope,
+            serial=proven.serial,
+            address=self._address,
+            target=target,
+            login="",
+            action=Action.SSH_SHELL,
+        )
+        try:
+            await self._house.admission.refuse_forward(wish, reason)
+        except BastionError as error:
+            log.error("refusal could not be written", error=str(error))
+        raise _prohibited(reason)
 
     def server_requested(self, listen_host: str, listen_port: int) -> bool:
         return False
