@@ -459,6 +459,17 @@ def test_a_full_shelf_has_room_again_when_things_have_lapsed(clock: FakeClock) -
     assert shelf.get("new", clock.now()) == 1
 
 
+def test_a_full_shelf_looks_behind_what_is_live_for_what_has_lapsed(clock: FakeClock) -> None:
+    shelf: Shelf[int] = Shelf(room=100_000)
+    for n in range(20):
+        shelf.put(f"live-{n}", n, clock.now() + 2 * LONG, clock.now(), size=4_000)
+    for n in range(20):
+        shelf.put(f"brief-{n}", n, clock.now() + LONG, clock.now(), size=100)
+    clock.advance(LONG)
+    shelf.put("new", 1, clock.now() + LONG, clock.now(), size=4_000)
+    assert [shelf.get(f"live-{n}", clock.now()) for n in range(20)] == list(range(20))
+
+
 # ------------------------------------------------------------------------------------------------------------ redis
 
 
