@@ -15,7 +15,7 @@ from bastion.core.geofence import Outside, Place, is_inside
 from bastion.core.identity import Identity
 from bastion.core.policy import NotPermitted, Permitted, Power, Ruling
 from bastion.core.session import Session
-from bastion.core.target import Catalogue, Scope
+from bastion.core.target import Catalogue, Scope, printable
 from bastion.ports import Clock, Policies, Recordings, Store
 
 SCAN = 5_000
@@ -87,11 +87,16 @@ class Replay:
             NotFound: there is none, or the viewer may not know of it.
             Refused: several begin so; or the fence of its region does not hold the viewer.
         """
-        session = await self._store.session(session_id)
+        # One sentence for both, or it would tell a stranger which of the ids they try exist.
+        absent = NotFound(f"There is no session {printable(session_id)!r} that you may see.")
+        try:
+            session = await self._store.session(session_id)
+        except NotFound:
+            raise absent from None
         if session.identity != viewer.identity.id and not (
             self._oversees(viewer, session.scope) or isinstance(self._may_replay(viewer, session), Permitted)
         ):
-            raise NotFound(f"There is no session {session_id}.")
+            raise absent
         self._check_fence(session.scope, viewer.place)
         return session
 
