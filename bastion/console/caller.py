@@ -37,8 +37,7 @@ class Callers:
         self.doorstep = doorstep
         self.public_url = public_url.rstrip("/")
         self.secure = urlsplit(public_url).scheme == "https"
-        parts = urlsplit(public_url)
-        self.origin = f"{parts.scheme}://{parts.netloc}"
+        self.origin = origin_of(public_url)
 
     def cookie_name(self, what: str) -> str:
         """``__Host-`` keeps other hosts of the domain from setting it (RFC 6265bis, section 4.1.3.2); it needs TLS."""
@@ -110,6 +109,14 @@ def peer_address(request: web.Request) -> Address:
         return parse_address(peer[0])
     except (TypeError, IndexError, ValueError) as error:
         raise Refused("It cannot be told where this connection comes from.", detail=f"peer {peer!r}") from error
+
+
+def origin_of(url: str) -> str:
+    """The origin of a URL as browsers write it (RFC 6454, section 6.2): lower case, without the default port."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    is_default = parts.port in (None, 443 if parts.scheme == "https" else 80)
+    return f"{parts.scheme}://{host}" + ("" if is_default else f":{parts.port}")
 
 
 def check_same_origin(request: web.Request, origin: str) -> None:

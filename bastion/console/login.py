@@ -82,12 +82,13 @@ class _Pages:
         if chosen is None and len(self._login.issuers) > 1:
             request.app[CALLERS].doorstep.locate(peer_address(request))
             return self._choice(request)
-        if not re.fullmatch(r"[0-8]", chosen or "0", re.ASCII):
+        number = "0" if chosen is None else chosen
+        if not re.fullmatch(r"[0-8]", number, re.ASCII):
             raise NotFound("There is no such identity provider here.")
         callers = request.app[CALLERS]
         binding = _binding(request, callers) or new_secret()
         url = await self._login.begin(
-            peer_address(request), issuer=int(chosen or "0"), binding=binding, destination=destination
+            peer_address(request), issuer=int(number), binding=binding, destination=destination
         )
         response = web.Response(status=302, headers={"Location": url})
         callers.set_cookie(response, "bastion-login", binding, BINDING_SECONDS)

@@ -537,6 +537,33 @@ async def test_a_provider_that_answers_nonsense_is_unavailable(
             await client.authorization_url("s", "n", "c", CALLBACK)
 
 
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"], ids=["nothing", "a part"])
+async def test_a_provider_that_does_not_finish_is_not_waited_for(clock: FakeClock, said: bytes) -> None:
+    done = asyncio.Event()
+
+    async def dawdle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(said)
+        await reader.read()  # until the client has had enough
+        writer.close()
+        done.set()
+
+    server = await asyncio.start_server(dawdle, "127.0.0.1", 0)
+    async with server, aiohttp.ClientSession() as session:
+        client = OidcProvider(
+            issuer=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}",
+            client_id="bastion",
+            client_secret=None,
+            scopes=[],
+            session=session,
+            clock=clock,
+            patience=timedelta(milliseconds=100),
+        )
+        with pytest.raises(Unavailable, match="does not answer"):
+            await client.authorization_url("s", "n", "c", CALLBACK)
+        await asyncio.wait_for(done.wait(), 10)
+
+
 async def test_a_provider_that_is_down_is_unavailable_with_a_sentence(clock: FakeClock) -> None:
     async with aiohttp.ClientSession() as session:
         client = OidcProvider(

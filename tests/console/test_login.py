@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -19,7 +21,7 @@ from bastion.access.pkce import challenge_of, new_secret
 from bastion.access.tokens import Audience
 from bastion.console import app as console_app
 from bastion.console.body import read_object
-from bastion.console.caller import caller_of
+from bastion.console.caller import caller_of, origin_of
 from bastion.console.login import browser_identity, local_page
 from bastion.core.audit import Event, EventFilter, Kind
 from bastion.core.errors import BastionError, ConfigError, Conflict, NotFound, Refused, Unauthenticated, Unavailable
@@ -144,6 +146,22 @@ async def test_logging_out_in_the_browser_ends_the_cookie_everywhere(console: Co
     browser.cookies = stolen
     page = await run(browser.get, f"{console.url}/welcome", follow=False)
     assert (page.status, page.headers["location"]) == (302, "/login?next=/welcome")
+
+
+async def test_with_several_issuers_one_is_chosen_and_has_its_own_way_back(tmp_path: Path, clock: FakeClock) -> None:
+    async with running_console(tmp_path, clock, more=MORE, issuers=2) as console:
+        browser = ScriptedBrowser()
+        page = await run(browser.get, f"{console.url}/login?next=/link/slack/abc")
+        assert console.provider.requests == {}
+        link = unescape(re.findall(r'href="([^"]+issuer=1[^"]*)"', page.text)[0])
+        page = await run(browser.get, console.url + link)
+        page = await run(browser.submit, page, follow=False, account="alice")
+        assert urlsplit(page.headers["location"]).path == "/login/callback/2"
+        assert (await run(browser.get, page.headers["location"])).text == "linked alice"
+        mixed_up = page.headers["location"].replace("/callback/2", "/callback")
+        assert (await run(browser.get, mixed_up)).status == 403
+        for number in ("2", "-1", "x", ""):
+            assert (await run(browser.get, f"{console.url}/login?issuer={number}")).status == 404
 
 
 NOT_LOCAL = [
@@ -493,6 +511,19 @@ async def test_a_cookie_alone_changes_nothing(console: Console) -> None:
         assert (await ask(console, "POST", path, headers=cookie))[0] == 401
     assert (await ask(console, "POST", "/logout", headers=cookie | {"Origin": "https://evil.example"}))[0] == 403
     assert (await ask(console, "GET", "/api/v1/called", headers=cookie))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://Bastion.Example.com:443/", "https://bastion.example.com"),
+        ("https://bastion.example.com:8443", "https://bastion.example.com:8443"),
+        ("http://127.0.0.1:80", "http://127.0.0.1"),
+        ("http://[::1]:8080/", "http://[::1]:8080"),
+    ],
+)
+def test_an_origin_is_compared_as_browsers_write_it(url: str, origin: str) -> None:
+    assert origin_of(url) == origin
 
 
 BAD_HEADERS = {

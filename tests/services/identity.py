@@ -90,13 +90,18 @@ class Console:
 
 @asynccontextmanager
 async def running_console(
-    folder: Path, clock: Clock, *, catalogue: Catalogue | None = None, more: list[web.RouteDef] | None = None
+    folder: Path,
+    clock: Clock,
+    *,
+    catalogue: Catalogue | None = None,
+    more: list[web.RouteDef] | None = None,
+    issuers: int = 1,
 ) -> AsyncIterator[Console]:
     """A console on a free loopback port, stopped when the block is left."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     provider = HostileProvider(
-        client=Registration("bastion", "s3cret:+ &", frozenset({f"{url}/login/callback"})),
+        client=Registration("bastion", "s3cret:+ &", frozenset({f"{url}/login/callback", f"{url}/login/callback/2"})),
         accounts=[ALICE, BOB],
         clock=clock,
     )
@@ -127,7 +132,7 @@ async def running_console(
             clock=clock,
         )
         login = Login(
-            issuers=[Issuer(oidc, ClaimMapping())],
+            issuers=[Issuer(oidc, ClaimMapping())] * issuers,
             public_url=url,
             doorstep=doorstep,
             store=store,

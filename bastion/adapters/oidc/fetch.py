@@ -9,6 +9,7 @@ import ipaddress
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,9 +19,6 @@ from bastion.core.errors import Unavailable
 
 MAX_ANSWER = 256 * 1024
 """Bytes. The largest public key set and discovery documents are a tenth of it."""
-
-TIMEOUT = aiohttp.ClientTimeout(total=10, connect=5)
-"""Seconds for one whole exchange; somebody is waiting in front of a browser."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,41 +59,44 @@ def check_url(url: object, *, what: str) -> str:
     return url
 
 
-async def get(session: aiohttp.ClientSession, url: str) -> Answer:
-    """GET a JSON object.
+class Fetcher:
+    """Asks over ``session``, which verifies TLS; ``patience`` is for one whole exchange."""
 
-    Raises:
-        Unavailable: no connection, no answer in time, a redirect, too long an answer, or not a JSON object.
-    """
-    return await _exchange(session, "GET", url, headers={}, form=None)
+    def __init__(self, *, session: aiohttp.ClientSession, patience: timedelta) -> None:
+        self._session = session
+        self._timeout = aiohttp.ClientTimeout(total=patience.total_seconds())
 
+    async def get(self, url: str) -> Answer:
+        """GET a JSON object.
 
-async def post(
-    session: aiohttp.ClientSession, url: str, form: Mapping[str, str], *, headers: Mapping[str, str]
-) -> Answer:
-    """POST a form and read the JSON object that answers it, whatever its status. Raises as `get` does."""
-    return await _exchange(session, "POST", url, headers=headers, form=form)
+        Raises:
+            Unavailable: no connection, no answer in time, a redirect, too long an answer, or not a JSON object.
+        """
+        return await self._exchange("GET", url, headers={}, form=None)
 
+    async def post(self, url: str, form: Mapping[str, str], *, headers: Mapping[str, str]) -> Answer:
+        """POST a form and read the JSON object that answers it, whatever its status. Raises as `get` does."""
+        return await self._exchange("POST", url, headers=headers, form=form)
 
-async def _exchange(
-    session: aiohttp.ClientSession, method: str, url: str, *, headers: Mapping[str, str], form: Mapping[str, str] | None
-) -> Answer:
-    # Not compressed: a small answer that unpacks to a large one never reaches the size check.
-    ours = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
-    try:
-        async with session.request(
-            method, url, headers=ours, data=form, allow_redirects=False, timeout=TIMEOUT
-        ) as response:
-            if 300 <= response.status < 400:
-                raise _unusable(f"{url} answered with a redirect")
-            if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise _unusable(f"{url} answered compressed, which was not asked for")
-            return Answer(response.status, _parse(await _read(response, url), url))
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-        raise Unavailable(
-            "The identity provider does not answer. Try again in a minute; if it stays so, tell whoever runs it.",
-            detail=f"{method} {url}: {type(error).__name__}: {error}",
-        ) from error
+    async def _exchange(
+        self, method: str, url: str, *, headers: Mapping[str, str], form: Mapping[str, str] | None
+    ) -> Answer:
+        # Not compressed: a small answer that unpacks to a large one never reaches the size check.
+        ours = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
+        try:
+            async with self._session.request(
+                method, url, headers=ours, data=form, allow_redirects=False, timeout=self._timeout
+            ) as response:
+                if 300 <= response.status < 400:
+                    raise _unusable(f"{url} answered with a redirect")
+                if response.headers.get("Content-Encoding", "identity") != "identity":
+                    raise _unusable(f"{url} answered compressed, which was not asked for")
+                return Answer(response.status, _parse(await _read(response, url), url))
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise Unavailable(
+                "The identity provider does not answer. Try again in a minute; if it stays so, tell whoever runs it.",
+                detail=f"{method} {url}: {type(error).__name__}: {error}",
+            ) from error
 
 
 async def _read(response: aiohttp.ClientResponse, url: str) -> bytes:

@@ -11,7 +11,7 @@ from urllib.parse import quote_plus, urlencode, urlsplit
 
 import aiohttp
 
-from bastion.adapters.oidc.fetch import Answer, check_url, get, post
+from bastion.adapters.oidc.fetch import Answer, Fetcher, check_url
 from bastion.adapters.oidc.id_token import Expected, read_header, verify
 from bastion.adapters.oidc.keys import KeyCache
 from bastion.adapters.oidc.metadata import Metadata, discovery_url, read_metadata
@@ -19,6 +19,9 @@ from bastion.core.errors import Unauthenticated, Unavailable
 from bastion.core.identity import VerifiedClaims
 from bastion.core.target import printable
 from bastion.ports import Clock
+
+PATIENCE = timedelta(seconds=10)
+"""For one exchange; somebody is waiting in front of a browser."""
 
 METADATA_AGE = timedelta(hours=1)
 """After that it is asked for again: endpoints move, algorithms are given up."""
@@ -48,6 +51,7 @@ class OidcProvider:
         scopes: what is asked for; ``openid`` is among them.
         session: verifies TLS; it is the caller's to close.
         clock: what token times are compared with.
+        patience: for each answer of the provider.
     """
 
     def __init__(
@@ -59,12 +63,13 @@ class OidcProvider:
         scopes: Sequence[str],
         session: aiohttp.ClientSession,
         clock: Clock,
+        patience: timedelta = PATIENCE,
     ) -> None:
         self.issuer = issuer
         self._client_id = client_id
         self._client_secret = client_secret
         self._scopes = tuple(dict.fromkeys(("openid", *scopes)))
-        self._session = session
+        self._fetcher = Fetcher(session=session, patience=patience)
         self._clock = clock
         self._known: _Known | None = None
         self._keys = KeyCache(fetch=self._fetch_keys, clock=clock)
@@ -116,12 +121,12 @@ class OidcProvider:
         now = self._clock.now()
         if self._known is None or now - self._known.at >= METADATA_AGE:
             url = check_url(discovery_url(self.issuer), what="issuer")
-            self._known = _Known(read_metadata(_ok(await get(self._session, url), url), self.issuer), now)
+            self._known = _Known(read_metadata(_ok(await self._fetcher.get(url), url), self.issuer), now)
         return self._known.metadata
 
     async def _fetch_keys(self) -> Mapping[str, Any]:
         url = (await self._metadata()).jwks_uri
-        return _ok(await get(self._session, url), url)
+        return _ok(await self._fetcher.get(url), url)
 
     async def _redeem(self, metadata: Metadata, code: str, code_verifier: str, redirect_uri: str) -> TokenAnswer:
         form = {
@@ -137,7 +142,7 @@ class OidcProvider:
             headers["Authorization"] = _basic(self._client_id, self._client_secret)
         else:
             form |= {"client_id": self._client_id, "client_secret": self._client_secret}
-        return read_token_answer(await post(self._session, metadata.token_endpoint, form, headers=headers))
+        return read_token_answer(await self._fetcher.post(metadata.token_endpoint, form, headers=headers))
 
 
 def read_token_answer(answer: Answer) -> TokenAnswer:
