@@ -52,8 +52,6 @@ async def another_identitys_certificate(bastion: World) -> Denial:
 async def an_expired_grant(bastion: World) -> Denial:
     await bastion.grant(ADA, lasts=timedelta(minutes=5))
     await bastion.certify(ADA)
-    bastion.clock.skew = timedelta(minutes=4, seconds=50)
-    assert (await _try(bastion, f"deploy@{WEB_STAGING}@bastion")).status == 0
     bastion.clock.skew = timedelta(minutes=5, seconds=1)
     denial = await _try(bastion, f"deploy@{WEB_STAGING}@bastion")
     assert "bastion: Grant g-" in denial.said

@@ -66,6 +66,11 @@ class SshGateway:
         bound: int = self._server.sockets[0].getsockname()[1]
         return bound
 
+    @property
+    def connections(self) -> int:
+        """How many client connections there are."""
+        return len(self._connections)
+
     def _greet(self) -> Greeting:
         return Greeting(self._admit_connection, self._balancers)
 
@@ -101,9 +106,6 @@ class SshGateway:
         self._server.close()
         self._server = None
         self._supervision.cut_all(End.SHUTDOWN)
-        for connection in list(self._connections):
-            if not connection._channels:
-                connection.abort()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
         for connection in list(self._connections):

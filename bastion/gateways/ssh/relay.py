@@ -9,10 +9,10 @@ from datetime import timedelta
 
 import asyncssh
 
-from bastion.core.errors import Refused, Unavailable
+from bastion.core.errors import Unavailable
 from bastion.core.grant import spell
 from bastion.core.session import End
-from bastion.core.sftp import SftpWatch, Step
+from bastion.core.sftp import SftpViolation, SftpWatch, Step
 from bastion.ports import Recorder
 
 STDERR: int = asyncssh.EXTENDED_DATA_STDERR
@@ -84,7 +84,7 @@ class Relay:
             self._recorder.input(self.at, data, typed=self._typed)
         except Unavailable:
             self.cut(End.RECORDER)
-        except Refused as violation:
+        except SftpViolation as violation:
             self._violated(violation)
         else:
             self._target.write(data)
@@ -103,7 +103,7 @@ class Relay:
                 self._recorder.output(self.at, data)
         except Unavailable:
             self.cut(End.RECORDER)
-        except Refused as violation:
+        except SftpViolation as violation:
             self._violated(violation)
         else:
             self._client.write(data, datatype)
@@ -116,7 +116,13 @@ class Relay:
         if step.to_client:
             self._client.write(step.to_client)
 
-    def _violated(self, violation: Refused) -> None:
+    def _violated(self, violation: SftpViolation) -> None:
+        """Deliver what was right before the bad packet, and end: nothing of the packet itself is passed on."""
+        try:
+            self._pass_on(violation.before)
+        except Unavailable:
+            self.cut(End.RECORDER)
+            return
         self.say(violation.public)
         self._end(Ended(End.POLICY))
 
