@@ -156,6 +156,20 @@ def test_an_error_of_a_permit_denies_too() -> None:
     assert isinstance(ask(TEMPLATE + errs, wish()), NotPermitted)
 
 
+def test_a_target_may_be_called_what_the_engine_calls_policies() -> None:
+    target = replace(WEB, name="policy1")
+    policies = CedarPolicies(
+        POLICY,
+        catalogue_of(
+            [Environment("staging", "nonproduction"), Environment("production", "production")],
+            [Region("eu", Fence())],
+            [target],
+        ),
+    )
+    ruling = policies.may_connect(wish(target=target), grant_for(wish(target=target)), NOW)
+    assert ruling == Permitted(("g-1:policy1.staging.eu/deploy",))
+
+
 def test_a_target_of_an_older_configuration_is_not_there(catalogue: Catalogue) -> None:
     policies = CedarPolicies(POLICY, catalogue)
     for target in (replace(WEB, name="web-2"), replace(WEB, host="10.20.1.6"), replace(WEB, scope=Scope("qa", "eu"))):
@@ -559,6 +573,28 @@ def test_a_policy_file_with_a_mistake_is_refused_with_its_line(catalogue: Catalo
 def test_the_template_of_grants_is_exactly_the_one_there_is(catalogue: Catalogue, template: str) -> None:
     with pytest.raises(ConfigError, match="template"):
         CedarPolicies(template, catalogue)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        pytest.param("(" * 20_000 + "true" + ")" * 20_000, id="brackets"),
+        pytest.param("[" * 20_000 + "1" + "]" * 20_000 + " == 1", id="sets"),
+        pytest.param(" && ".join(["true"] * 20_000), id="and"),
+        pytest.param("+".join(["1"] * 20_000) + " > 0", id="plus"),
+        pytest.param("context" + ".a" * 20_000, id="attributes"),
+        pytest.param("if true then true else " * 20_000 + "true", id="if"),
+        pytest.param('"\\"" == "' + '" && ("' * 20_000, id="strings that do not end"),
+    ],
+)
+def test_a_policy_that_would_end_the_process_is_refused_before_it_is_parsed(
+    catalogue: Catalogue, condition: str
+) -> None:
+    """The engine overflows its stack, which nothing survives: a reload must not do that to live sessions."""
+    text = TEMPLATE + f'@id("deep") permit (principal, action, resource) when {{ {condition} }};'
+    with pytest.raises(ConfigError) as caught:
+        CedarPolicies(text, catalogue)
+    assert caught.value.problems[0].startswith("policy.cedar:3: ")
 
 
 def test_mistakes_in_several_policies_are_told_at_once(catalogue: Catalogue) -> None:

@@ -1,8 +1,8 @@
 """Asking the engine, and turning its answer into a ruling.
 
-Two traps decide how it is done. The engine *skips* a policy whose evaluation errors, so that a forbid that divides the
-indivisible is a forbid that does not exist, and the answer is Allow. And without the schema it skips what the schema
-would have refused. Hence: always the schema, and any error at all is a refusal.
+Two traps decide how it is done. The engine *skips* a policy whose evaluation errors, so that a forbid whose sum
+overflows is a forbid that does not exist, and the answer is Allow. And without the schema it finds out about wrong
+types and missing attributes only then. Hence: always the schema, and any error at all is a refusal.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from bastion.core.identity import Identity
 from bastion.core.policy import Access, NotPermitted, Permitted, Power, Ruling
 from bastion.core.target import Catalogue, Scope, Target, printable
 
-_NUMBER = re.compile(r"policy\d+")
+_NUMBERED = re.compile(r"`(policy\d+)`")
+"""How the engine names a policy in its messages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +130,10 @@ class CedarPolicies:
         except ValueError as error:  # a name that the engine cannot hold, such as a lone surrogate
             return _unanswerable([str(error)])
         if answer.diagnostics.errors or answer.decision is cedarpy.Decision.NoDecision:
-            return _unanswerable([self._named(error) for error in answer.diagnostics.errors])
-        reasons = sorted(answer.diagnostics.reasons)
-        ids = tuple(sorted(self._named(reason) for reason in reasons))
-        if answer.decision is cedarpy.Decision.Deny:
+            return _unanswerable([_NUMBERED.sub(self._named, error) for error in answer.diagnostics.errors])
+        reasons = answer.diagnostics.reasons
+        ids = tuple(sorted(self._rules[reason].id if reason in self._rules else reason for reason in reasons))
+        if answer.decision is not cedarpy.Decision.Allow:
             return self._denial(question, ids)
         strictest = demands.strictest(self._rules[reason].demands for reason in reasons if reason in self._rules)
         if strictest is None:
@@ -163,9 +164,9 @@ class CedarPolicies:
         first = f"No policy permits {who} to {question.action} {question.resource}."
         return NotPermitted((first, *near))
 
-    def _named(self, text: str) -> str:
-        """``text`` with the engine's numbers replaced by the names that people gave."""
-        return _NUMBER.sub(lambda m: self._rules[m.group()].id if m.group() in self._rules else m.group(), text)
+    def _named(self, number: re.Match[str]) -> str:
+        """The name that people gave to the policy that the engine numbered."""
+        return self._rules[number[1]].id if number[1] in self._rules else number[0]
 
 
 def _entities(entities: list[Json]) -> cedarpy.Entities:

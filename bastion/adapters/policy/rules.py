@@ -12,7 +12,7 @@ from cedarpy import pst
 
 from bastion.adapters.policy import demands, names
 from bastion.adapters.policy.schema import schema, words
-from bastion.adapters.policy.statements import Statement, split, syntax_problems
+from bastion.adapters.policy.statements import MAX_LINKS, MAX_NESTING, Statement, split, syntax_problems, unbearable
 from bastion.core.errors import ConfigError
 from bastion.core.policy import Demands
 from bastion.core.target import Catalogue
@@ -63,6 +63,9 @@ def read(text: str, catalogue: Catalogue, source: str) -> Rules:
     if len(text) > MAX_TEXT:
         raise ConfigError([f"{source}:1: is longer than {MAX_TEXT} characters"])
     statements = split(text)
+    if too_much := [statement.line for statement in statements if unbearable(statement)]:
+        sentence = f"this policy has more than {MAX_NESTING} brackets in one another or {MAX_LINKS} operators; split it"
+        raise ConfigError([f"{source}:{line}: {sentence}" for line in too_much])
     try:
         policies = cedarpy.PolicySet.from_str(text)
         tree = policies.to_pst()

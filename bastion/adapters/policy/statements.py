@@ -12,6 +12,16 @@ _TOKEN = re.compile(r'//[^\n]*|"(?:\\.|[^"\\])*"|;|\s+|[^\s;"/]+|.', re.DOTALL)
 _UNFINISHED = "unexpected end of input"
 
 
+MAX_NESTING = 100
+"""Brackets. At a thousand the engine overflows its stack and takes the whole process with it."""
+
+MAX_LINKS = 500
+"""Operators and attributes of one policy; a chain of four thousand does the same."""
+
+_STRING = re.compile(r'"(?:\\.|[^"\\])*"', re.DOTALL)
+_LINK = re.compile(r"[.+*!-]|&&|\|\||[=<>]+|\b(?:if|in|has|is|like)\b")
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
     """One policy as it is written: its text with comments blanked, and the line of its first word."""
@@ -48,6 +58,16 @@ def split(text: str) -> list[Statement]:
     return statements
 
 
+def unbearable(statement: Statement) -> bool:
+    """Whether parsing ``statement`` could end the process; asked before the engine sees it."""
+    code = _STRING.sub('""', statement.text)
+    depth = deepest = 0
+    for character in code:
+        depth += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, depth)
+    return deepest > MAX_NESTING or len(_LINK.findall(code)) > MAX_LINKS
+
+
 def syntax_problems(statements: list[Statement]) -> list[tuple[int, str]]:
     """The line and the sentence of every policy that cannot be parsed, each tried alone.
 
@@ -76,7 +96,7 @@ def _is_broken(beginning: str) -> bool:
 
 def _syntax_error(text: str) -> str | None:
     try:
-        cedarpy.PolicySet.from_str(text)
+        cedarpy.PolicySet.from_str(text).to_pst()
     except ValueError as error:
         return str(error)
     return None
