@@ -20,7 +20,7 @@ from hypothesis.errors import NoSuchExample
 from bastion.core.audit import Event, Kind
 from bastion.core.certificate import access_principal, target_principal
 from bastion.core.geofence import Fence, Place, is_inside, parse_address
-from bastion.core.grant import Approved, Closed, Grant, Request, Review, Verdict, outcome
+from bastion.core.grant import Approved, Closed, Grant, Request, Review, Verdict, Waiting, outcome
 from bastion.core.identity import Identity, IdentityKind
 from bastion.core.policy import (
     Access,
@@ -530,6 +530,12 @@ def test_law_10_the_order_in_which_answers_are_read_decides_nothing(reviews: lis
 def test_law_10_after_a_request_timed_out_no_answer_approves_it(reviews: list[Review], now: int) -> None:
     late = [replace(each, at=each.at + timedelta(hours=24)) for each in reviews]
     assert not isinstance(outcome(request(), BENEFICIARY, late, NOW + timedelta(hours=now)), Approved)
+
+
+@given(reviews=reviews_by([*REVIEWERS, *ALIASES]))
+def test_law_10_an_answer_to_another_request_answers_nothing_here(reviews: list[Review]) -> None:
+    elsewhere = [replace(each, request_id="r-2") for each in reviews]
+    assert outcome(request(), BENEFICIARY, elsewhere, _LATER) == Waiting(2)
 
 
 @given(demands=st.builds(Demands, st.integers(1, 3)))
