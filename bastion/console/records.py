@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+import structlog
 from aiohttp import web
 
 from bastion.access.replay import Replay, Viewer
@@ -40,6 +41,8 @@ FOLLOW_LIMIT = timedelta(hours=1)
 
 CHUNK = 64 * 1024
 """Bytes that are collected before they are sent."""
+
+log = structlog.get_logger("bastion.console")
 
 ERROR_LINE = b"# error: "
 """Begins the last line of a stream that could not be finished; a comment, to an asciicast player."""
@@ -144,8 +147,10 @@ async def _send(
     except BastionError as error:
         if not response.prepared:
             raise
+        log.warning("stream cut short", error=printable(str(error), 500))
         await response.write(bytes(waiting) + ERROR_LINE + printable(error.public, 1000).encode() + b"\n")
-        raise
+        if request.transport is not None:
+            request.transport.close()  # what was written still goes out; the end of the stream does not
     except ConnectionError:
         pass  # nobody listens any more
     finally:
