@@ -706,6 +706,31 @@ async def test_somebody_who_is_cancelled_at_any_moment_costs_nobody_else(store: 
     assert len([one for one in written if one.display == "cancelled"]) % 5 == 0, "whole blocks or nothing"
 
 
+async def test_a_statement_that_is_cancelled_costs_nobody_in_the_same_batch(store: SqlStore) -> None:
+    """Somebody who hangs up in the right moment must not take down those whose COMMIT they share."""
+
+    async def write_until_cancelled() -> None:
+        async with store.transaction() as tx:
+            while True:
+                await tx.append(event("cancelled"))
+                writing.set()
+
+    for turns in range(20):
+        writing = asyncio.Event()
+        before, hasty, after = (
+            asyncio.create_task(append(store, event("before"))),
+            asyncio.create_task(write_until_cancelled()),
+            asyncio.create_task(append(store, event("after"))),
+        )
+        await writing.wait()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        hasty.cancel()
+        assert await before == [2 * turns + 1]
+        assert await after == [2 * turns + 2]
+        assert (await asyncio.gather(hasty, return_exceptions=True))[0].__class__ is asyncio.CancelledError
+
+
 async def test_a_block_cancelled_in_the_middle_leaves_nothing(store: SqlStore) -> None:
     begun = asyncio.Event()
 

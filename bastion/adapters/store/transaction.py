@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Table, func, literal, select, update
+from sqlalchemy import Row, Table, func, insert, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from bastion.adapters.store import queries
@@ -47,7 +47,9 @@ from bastion.core.session import End, Session
 from bastion.core.target import printable
 from bastion.ports import ChatLink, IssuedCertificate
 
-Insert = postgresql.Insert | sqlite.Insert
+_NEXT = select(func.coalesce(func.max(events.c.seq), 0) + 1).scalar_subquery()
+_APPEND = insert(events).values(seq=_NEXT).returning(events.c.seq)
+"""Made once: it is by far the most frequent statement, and making it costs as much as running it."""
 
 
 class SqlTransaction:
@@ -58,9 +60,7 @@ class SqlTransaction:
         self._insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
 
     async def append(self, event: Event) -> Event:
-        following = select(func.coalesce(func.max(events.c.seq), 0) + 1).scalar_subquery()
-        statement = self._insert(events).values(seq=following, **event_values(event)).returning(events.c.seq)
-        return replace(event, seq=(await self._block.run(statement)).scalar_one())
+        return replace(event, seq=(await self._block.run(_APPEND, event_values(event))).scalar_one())
 
     async def save_identity(self, identity: Identity, seen_at: datetime) -> None:
         values = identity_values(identity) | {"email_folded": searchable_email(identity), "seen_at": seen_at}

@@ -1,16 +1,16 @@
 """Who writes, in which order, and what becomes durable together.
 
 One block writes at a time. Blocks that wait for their turn while another writes share its COMMIT, because a COMMIT
-waits for the disk and a statement does not: each block is a savepoint in the batch's transaction, and is left only
-when that transaction is durable.
+waits for the disk and a statement does not: each block after the first is a savepoint in the batch's transaction, and
+every block is left only when that transaction is durable.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from typing import Any
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, TypeVar
 
 from sqlalchemy import Executable, text
 from sqlalchemy.engine import CursorResult
@@ -18,9 +18,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bastion.adapters.store.engines import Engines
 from bastion.adapters.store.failures import translated
+from bastion.adapters.store.rows import Values
 from bastion.core.errors import BastionError, Conflict, Unavailable
 
-_ENTER, _KEEP, _UNDO = text("SAVEPOINT block"), text("RELEASE SAVEPOINT block"), text("ROLLBACK TO SAVEPOINT block")
+T = TypeVar("T")
+
+_MARK, _UNDO = text("SAVEPOINT block"), text("ROLLBACK TO SAVEPOINT block")
+"""The latest savepoint of a name hides those before it; COMMIT releases all, so a block that is kept says nothing."""
 
 
 class Writer:
@@ -75,10 +79,12 @@ class Writer:
 
     async def _carry(self, batch: Batch) -> None:
         """The life of one batch. It queues for its turn as a block does, so whoever queued before belongs to it."""
-        await batch.begin(self._engines)
-        async with self._turn:
-            self._batch = None
-            await batch.commit(self._engines)
+        try:
+            await batch.begin(self._engines)
+        finally:
+            async with self._turn:
+                self._batch = None
+                await batch.commit(self._engines)
 
 
 class Batch:
@@ -91,13 +97,15 @@ class Batch:
 
     def __init__(self) -> None:
         self._begun = asyncio.Event()
-        self._failure: BastionError | None = None
+        self._is_empty = True
+        self._failure: BastionError | None = Unavailable("The store could not begin to write.")
 
     async def begin(self, engines: Engines) -> None:
         try:
             with translated():
                 self._connection = await engines.write.connect()
                 await self._connection.begin()
+            self._failure = None
         except BastionError as failure:
             self._failure = failure
         finally:
@@ -142,47 +150,67 @@ class Batch:
         await self._begun.wait()
         self._check()
         block = Block(self)
+        is_first, self._is_empty = self._is_empty, False
         try:
-            await self.run(_ENTER)
+            if not is_first:
+                await self.run(_MARK)
             try:
                 yield block
             finally:
                 block.end()
             block.check()
-            await self.run(_KEEP)
         except BaseException:
-            await self._undo()
+            await self._undo(is_first)
             raise
 
-    async def _undo(self) -> None:
-        if self._failure is None:
-            with suppress(BastionError):
+    async def _undo(self, is_first: bool) -> None:
+        """Forget the latest block; the first has no mark, for there is nothing else to keep."""
+        if self._failure is not None:
+            return  # all of it is lost already
+        with suppress(Unavailable):
+            if is_first:
+                await _to_the_end(self._begin_again())
+            else:
                 await self.run(_UNDO)
-                await self.run(_KEEP)
 
-    async def run(self, statement: Executable) -> CursorResult[Any]:
+    async def _begin_again(self) -> None:
+        with self._spoiled():
+            await self._connection.rollback()
+            await self._connection.begin()
+        self._is_empty = True
+
+    async def run(self, statement: Executable, values: Values | None = None) -> CursorResult[Any]:
         """Run one statement to its end, even when the caller is cancelled meanwhile.
 
         A cancelled statement costs its connection, and with it all the others in this batch: somebody who hangs up in
         the right moment must not be able to do that to them.
         """
-        running = asyncio.ensure_future(self._execute(statement))
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            while not running.done():
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait({running})
-            raise
+        return await _to_the_end(self._execute(statement, values))
 
-    async def _execute(self, statement: Executable) -> CursorResult[Any]:
+    async def _execute(self, statement: Executable, values: Values | None) -> CursorResult[Any]:
+        with self._spoiled():
+            return await self._connection.execute(statement, values)
+
+    @contextmanager
+    def _spoiled(self) -> Iterator[None]:
         try:
             with translated():
-                return await self._connection.execute(statement)
+                yield
         except Unavailable as failure:
             # SQLite may have rolled back on its own already, and would commit what follows statement by statement.
             self._failure = failure
             raise
+
+
+async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    running = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({running})
+        raise
 
 
 class Block:
@@ -193,7 +221,7 @@ class Block:
         self._failure: BastionError | None = None
         self._over = False
 
-    async def run(self, statement: Executable) -> CursorResult[Any]:
+    async def run(self, statement: Executable, values: Values | None = None) -> CursorResult[Any]:
         """Run one statement.
 
         Raises:
@@ -206,7 +234,7 @@ class Block:
             raise RuntimeError("this transaction is over")
         self.check()
         try:
-            return await self._batch.run(statement)
+            return await self._batch.run(statement, values)
         except (Conflict, Unavailable) as failure:
             self._failure = failure
             raise
