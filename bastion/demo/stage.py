@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bastion.config import load
 from bastion.core.errors import BastionError
 from bastion.core.target import Scope
 from bastion.demo.provider import Account, DemoProvider, Registration
@@ -105,6 +106,8 @@ class Stage:
     staging: Sshd
     production: Sshd
     slack_secret: str
+    process: asyncio.subprocess.Process
+    """The bastion's own."""
 
     @property
     def config(self) -> Path:
@@ -178,8 +181,8 @@ async def staged(folder: Path) -> AsyncIterator[Stage]:
             for scope in (STAGING, PRODUCTION)
         }
         config.write_text(_CONFIG.format(**values, staging=sshds[STAGING].port, production=sshds[PRODUCTION].port))
-        await stack.enter_async_context(_bastion(config, folder / "bastion.log", http))
-        yield Stage(folder, url, ssh, sshds[STAGING], sshds[PRODUCTION], slack_secret)
+        process = await stack.enter_async_context(serving(config))
+        yield Stage(folder, url, ssh, sshds[STAGING], sshds[PRODUCTION], slack_secret, process)
 
 
 def _write_private(path: Path, text: str) -> None:
@@ -216,15 +219,16 @@ async def _authorities(config: Path) -> dict[str, dict[str, Any]]:
 
 
 @asynccontextmanager
-async def _bastion(config: Path, log: Path, port: int) -> AsyncIterator[None]:
-    """The bastion itself, as a process of its own."""
-    with log.open("wb") as output:
+async def serving(config: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The bastion itself, as a process of its own; it listens when the block begins, and is gone when it is left."""
+    log = config.with_name("bastion.log")
+    with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "bastion", "serve", "--config", str(config), stdout=output, stderr=output
         )
     try:
-        await _until_it_answers(process, port, log)
-        yield
+        await _until_it_answers(process, load(config).listen.http.port, log)
+        yield process
     finally:
         if process.returncode is None:
             process.terminate()
