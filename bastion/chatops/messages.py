@@ -7,7 +7,7 @@ is shown; nothing here is markup.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import assert_never
 
 from bastion.access.approval import Revoked
@@ -121,7 +121,7 @@ def listed(names: Iterable[str]) -> str:
 
 def moment(at: datetime) -> str:
     """To the minute; grants end on seconds that nobody needs to read."""
-    return at.strftime("%Y-%m-%d %H:%M UTC")
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def quoted(text: str) -> str:

@@ -346,6 +346,35 @@ async def test_a_vote_of_somebody_who_has_left_the_group_does_not_count(office: 
     assert isinstance(await office.approval.review(request.id, LEA, APPROVE, BERLIN), Granted)
 
 
+async def test_a_vote_of_somebody_whom_the_policy_has_barred_since_does_not_count(office: Office) -> None:
+    request = await office.approval.request(CARLA, CARLA, wish(PROD), BERLIN)
+    await office.approval.review(request.id, SAM, APPROVE, BERLIN)
+    barred = office.under(
+        POLICY + f'@id("barred") forbid (principal == Identity::"{SAM.id}", action == Action::"review", resource);'
+    )
+    assert isinstance(await barred.review(request.id, SIA, APPROVE, BERLIN), WaitingForOthers)
+    assert await office.store.grants() == []
+
+
+async def test_votes_that_suffice_by_a_milder_policy_do_not_suffice_after_the_time_out(office: Office) -> None:
+    request = await office.approval.request(CARLA, CARLA, wish(), BERLIN)
+    stricter = office.under(POLICY.replace('@approvals("1")', '@approvals("2")', 1))
+    assert isinstance(await stricter.review(request.id, SAM, APPROVE, BERLIN), WaitingForOthers)
+    office.clock.advance(REQUEST_LIFETIME)
+    with pytest.raises(Conflict, match="nobody answered within 1d"):
+        await office.approval.review(request.id, SAM, APPROVE, BERLIN)
+    assert await office.store.grants() == []
+
+
+async def test_the_place_of_who_grants_is_not_the_place_of_who_receives(office: Office) -> None:
+    approval = office.under(
+        POLICY.replace('resource.tier == "nonproduction"', 'context has country && context.country == "DE"')
+    )
+    await approval.request(CARLA, CARLA, wish(), BERLIN)
+    with pytest.raises(Refused, match="No policy permits carla@example.com to request"):
+        await approval.grant(SAM, CARLA, wish(), BERLIN)
+
+
 async def test_a_policy_about_places_judges_earlier_answers_by_where_they_came_from(office: Office) -> None:
     at_home = 'when { context has country && context.country == "DE" };'
     approval = office.under(
