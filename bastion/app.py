@@ -44,7 +44,7 @@ from bastion.adapters.signer import FileSigner, open_signer
 from bastion.adapters.store import open_store
 from bastion.chatops import slack
 from bastion.chatops.desk import Desk
-from bastion.config import Settings, load
+from bastion.config import Settings, load, read_policy
 from bastion.console import app as console
 from bastion.console import certificates, grants, links, login, records
 from bastion.console.caller import Callers
@@ -198,10 +198,7 @@ def _issuer(entry: Any, session: aiohttp.ClientSession, clock: Clock) -> Issuer:
 
 
 def _policies(settings: Settings, catalogue: Catalogue) -> CedarPolicies:
-    try:
-        return CedarPolicies(settings.policy.read_text(), catalogue)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{settings.policy}: cannot be read: {error}"]) from None
+    return CedarPolicies(read_policy(settings), catalogue, source=settings.policy.name)
 
 
 def _store_url(settings: Settings) -> str:

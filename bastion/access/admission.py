@@ -101,7 +101,7 @@ class Admission:
         except Refused as refusal:
             return await self._refuse(wish, identity, place, Deny((refusal.public,)), now)
         access = Access(identity, wish.scope, target, wish.login, wish.action, place)
-        decision = await self._decide(access, now)
+        decision = await self._decide(access, now, await self._coordination.occupied(identity.id))
         match decision:
             case Deny() | NeedsGrant():
                 return await self._refuse(wish, identity, place, decision, now, target)
@@ -121,7 +121,7 @@ class Admission:
         await self._refuse(wish, await self._store.identity(wish.identity), place, Deny((reason,)), now)
 
     async def still_allowed(self, session: Session) -> Decision:
-        """What `open` would say of a live session now, its own presence aside."""
+        """What `open` would say of a live session now, but for law 4, which its registration stands for."""
         now = self._clock.now()
         identity = await self._store.identity(session.identity)
         try:
@@ -130,7 +130,7 @@ class Admission:
             return Deny((error.public,))
         place = self._locator.locate(parse_address(session.address))
         access = Access(identity, session.scope, target, session.login, session.action, place)
-        return await self._decide(access, now, aside=session.id)
+        return await self._decide(access, now, ())
 
     def is_inside(self, session: Session) -> bool:
         """Whether the client's address is still inside the fence of the session's region, by the data of now."""
@@ -157,9 +157,8 @@ class Admission:
         finally:
             await self._coordination.leave(session.identity, session.id)
 
-    async def _decide(self, access: Access, now: datetime, aside: str = "") -> Decision:
+    async def _decide(self, access: Access, now: datetime, occupied: Sequence[Occupied]) -> Decision:
         grants = await self._store.grants_of(access.identity.id, now - NEAR_MISSES)
-        occupied = [o for o in await self._coordination.occupied(access.identity.id) if o.session_id != aside]
         target = access.target
         return decide(
             access,

@@ -111,13 +111,15 @@ class Supervision:
                 watched.cut(End.IDENTITY)
 
     async def _keep_presence(self) -> None:
-        """Prolong what other nodes see of this node's sessions; silence for `PRESENCE` frees their environment."""
+        """Prolong what other nodes see of this node's sessions.
+
+        Silence for `PRESENCE` frees their environment for the same identity elsewhere, so a session that is no longer
+        seen has to end (law 4).
+        """
         while True:
             for watched in list(self._watched.values()):
-                try:
-                    await self._coordination.keep(watched.session.identity, watched.session.id, PRESENCE)
-                except BastionError as error:
-                    log.warning("presence could not be kept", session=watched.session.id, error=str(error))
+                if not await self._coordination.keep(watched.session.identity, watched.session.id, PRESENCE):
+                    watched.cut(End.PRESENCE)
             await asyncio.sleep(PRESENCE.total_seconds() / 3)
 
     async def _review_in_turn(self) -> None:
@@ -136,7 +138,11 @@ class Supervision:
             await self._review(watched)
 
     async def _review(self, watched: Watched) -> None:
-        """Ask again what was asked at the door; a session whose grant cannot be read is over."""
+        """Ask again what was asked at the door; a session whose grant cannot be read is over.
+
+        Law 4 is not asked again: `Coordination.keep` answers for it, and keeps sessions through a short outage of the
+        coordination in which nobody could be asked.
+        """
         watched.reviewed_at = self._clock.now()
         try:
             grant = await self._store.grant(watched.session.grant_id)

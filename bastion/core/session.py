@@ -27,6 +27,8 @@ class End(StrEnum):
     FENCE = "left the fence"
     RECORDER = "recorder failed"
     AUDIT = "audit log failed"
+    PRESENCE = "presence lost"
+    """The other nodes no longer see this session, and might open another environment beside it (law 4)."""
     SHUTDOWN = "node stopped"
     INTERRUPTED = "interrupted"
     """The node died; found when it, or another, started again."""
@@ -46,6 +48,7 @@ _SENTENCES = {
     End.FENCE: "Your address is no longer inside the region's fence.",
     End.RECORDER: "The recording could not be written, and nothing goes unrecorded here.",
     End.AUDIT: "The audit log could not be written, and nothing goes unlogged here.",
+    End.PRESENCE: "The bastion's nodes lost sight of each other. Connect again in a moment.",
     End.SHUTDOWN: "The bastion is stopping. Connect again in a moment.",
     End.INTERRUPTED: "The bastion stopped unexpectedly.",
 }
