@@ -111,19 +111,20 @@ class _Api:
 
     async def _events(self, viewer: Viewer, wanted: EventFilter, *, follow: bool) -> AsyncIterator[bytes]:
         until = self._clock.now() + FOLLOW_LIMIT
-        silent = 0.0
+        silence = HEARTBEAT_SECONDS if follow else 0.0  # so that a stream begins at once, with whatever it has
         while True:
             seen = await self._replay.events(viewer, wanted)  # what the viewer may see is asked each time
             for event in seen.events:
                 yield _event(event)
+                silence = 0.0
             if not follow or self._clock.now() >= until:
                 return
-            silent = 0.0 if seen.events else silent + POLL_SECONDS
-            if silent == 0.0 or silent >= HEARTBEAT_SECONDS:
-                yield b"\n" if silent else b""
-                silent = 0.0
+            if silence >= HEARTBEAT_SECONDS:
+                yield b"\n"
+                silence = 0.0
             wanted = replace(wanted, after_seq=seen.upto)
             await asyncio.sleep(POLL_SECONDS)
+            silence += POLL_SECONDS
 
 
 async def _send(

@@ -42,6 +42,12 @@ OUTPUT = (b"$ ", b"ls \xc3", b"\xa9t\xc3\xa9\r\n", b"\xff\x1b]52;c;eA==\x07\r\n"
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+@pytest.fixture(autouse=True)
+def _quick_heart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That a listener is gone is found out at the next heartbeat; no test waits ten seconds for one."""
+    monkeypatch.setattr("bastion.console.records.HEARTBEAT_SECONDS", 0.3)
+
+
 @pytest_asyncio.fixture(loop_scope="module")
 async def archive(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Archive]:
     """Empty, and the test's own."""
@@ -56,6 +62,13 @@ async def recorded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ar
         for of in SESSIONS:
             await served.recorded(of, *OUTPUT)
         yield served
+
+
+async def next_line(answer: aiohttp.ClientResponse) -> Any:
+    """The next line of a stream that is no heartbeat."""
+    while not (line := await answer.content.readline()).strip():
+        assert line, "the stream has ended"
+    return json.loads(line)
 
 
 async def listed(archive: Archive, who: Identity, query: str = "", *, source: str = HERE) -> list[str]:
@@ -178,12 +191,12 @@ async def test_a_live_recording_is_followed_until_the_session_ends(archive: Arch
         asyncio.timeout(20),
         archive.asking(AUDITOR, "/sessions/s-shell/recording?follow=1&format=raw") as answer,
     ):
-        assert json.loads(await answer.content.readline())["version"] == 3
+        assert (await next_line(answer))["version"] == 3
         for word in ("one", "two"):
             recorder.output(1, word.encode())
-            assert json.loads(await answer.content.readline())[1:] == ["o", word]
+            assert (await next_line(answer))[1:] == ["o", word]
         recorder.finish(2, End.CLIENT, None)
-        assert await answer.content.read() == b""
+        assert (await answer.content.read()).strip() == b""
 
 
 # Events ---------------------------------------------------------------------------------------------------------------
@@ -237,23 +250,20 @@ async def test_the_audit_log_is_not_for(recorded: Archive, who: Identity) -> Non
 async def test_what_happens_is_followed_as_it_happens(archive: Archive) -> None:
     await archive.write(STAGING)
     async with asyncio.timeout(20), archive.asking(STAGING_AUDITOR, "/events?follow=1") as answer:
-        assert json.loads(await answer.content.readline())["seq"] == 1
+        assert (await next_line(answer))["seq"] == 1
         for seq in (3, 5):
             await archive.write(PRODUCTION, STAGING)
-            assert json.loads(await answer.content.readline())["seq"] == seq
+            assert (await next_line(answer))["seq"] == seq
 
 
 async def test_following_an_empty_log_begins_with_what_comes(archive: Archive) -> None:
     async with asyncio.timeout(20), archive.asking(OPERATOR, "/events?follow=1&kind=access") as answer:
         await archive.write(None, kind=Kind.NODE_STARTED)
         await archive.write(STAGING)
-        while not (line := await answer.content.readline()).strip():
-            pass
-        assert json.loads(line)["kind"] == "access:denied"
+        assert (await next_line(answer))["kind"] == "access:denied"
 
 
-async def test_following_ends_when_nobody_listens_any_more(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bastion.console.records.HEARTBEAT_SECONDS", 0.3)
+async def test_following_ends_when_nobody_listens_any_more(archive: Archive) -> None:
     before = asyncio.all_tasks()
     async with archive.asking(OPERATOR, "/events?follow=1"):
         assert asyncio.all_tasks() - before
