@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import signal
 import ssl
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ from bastion.adapters.coordination import open_coordination
 from bastion.adapters.geo import MaxMindLocator
 from bastion.adapters.keyfile import load_or_create_key, openssh_private_key
 from bastion.adapters.oidc import OidcProvider
-from bastion.adapters.policy import CedarPolicies
+from bastion.adapters.policy import CedarPolicies, CurrentPolicies
 from bastion.adapters.recordings import FileRecordings
 from bastion.adapters.signer import FileSigner, open_signer
 from bastion.adapters.store import open_store
@@ -67,6 +68,29 @@ class Node:
     supervision: Supervision
     ssh_port: int
     http_port: int
+    policies: CurrentPolicies
+    write: Callable[..., Awaitable[None]]
+    """Write an event of the node's own: its kind, reasons, and details by name."""
+
+    async def reload(self, path: Path) -> None:
+        """Read the configuration again and take over its policies, or keep the old ones if anything is wrong.
+
+        What else changed needs a restart, which the log says. Sessions that the new policies forbid are cut, the others
+        are not touched.
+        """
+        try:
+            settings = load(path)
+            policies = _policies(settings, settings.catalogue())
+        except ConfigError as error:
+            log.error("configuration refused, the old one stays", problems=error.problems)
+            await self.write(Kind.CONFIG_REFUSED, tuple(error.problems))
+            return
+        if settings != self.settings:
+            log.warning("only policies are reloaded; restart for the other changes")
+            policies = _policies(settings, self.settings.catalogue())
+        self.policies.replace(policies)
+        await self.write(Kind.CONFIG_LOADED)
+        await self.supervision.review_all()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +117,7 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
         ConfigError: a part cannot be started; nothing listens.
     """
     catalogue = settings.catalogue()
-    policies = _policies(settings, catalogue)
+    policies = CurrentPolicies(_policies(settings, catalogue))
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         coordination = await open_coordination(
@@ -131,9 +155,10 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
             stack.push_async_callback(gateway.stop)
         except OSError as error:
             raise ConfigError([f"cannot listen: {error.strerror or error}"]) from None
-        await _write(parts, Kind.NODE_STARTED, version=__version__, targets=len(catalogue.targets))
-        stack.push_async_callback(_write, parts, Kind.NODE_STOPPED)
-        yield Node(settings, supervision, ssh_port, runner.addresses[0][1])
+        write = functools.partial(_write, parts)
+        await write(Kind.NODE_STARTED, version=__version__, targets=len(catalogue.targets))
+        stack.push_async_callback(write, Kind.NODE_STOPPED)
+        yield Node(settings, supervision, ssh_port, runner.addresses[0][1], policies, write)
 
 
 def _routes(
@@ -237,18 +262,18 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-async def _write(parts: _Parts, kind: Kind, **details: str | int) -> None:
+async def _write(parts: _Parts, kind: Kind, reasons: tuple[str, ...] = (), **details: str | int) -> None:
+    event = Event(kind=kind, at=parts.clock.now(), node=parts.node, reasons=reasons, details=details)
     async with parts.store.transaction() as transaction:
-        await transaction.append(Event(kind=kind, at=parts.clock.now(), node=parts.node, details=details))
+        await transaction.append(event)
 
 
 def run(path: Path) -> None:
-    """Serve until SIGTERM or SIGINT. Raises ConfigError when nothing could be started."""
-    settings = load(path)
-    uvloop.run(_serve(settings))
+    """Serve until SIGTERM or SIGINT; SIGHUP reloads. Raises ConfigError when nothing could be started."""
+    uvloop.run(_serve(path, load(path)))
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(path: Path, settings: Settings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -257,6 +282,14 @@ async def _serve(settings: Settings) -> None:
         log.info("bastion is up", node=settings.node, ssh=node.ssh_port, http=node.http_port)
         watching = asyncio.create_task(node.supervision.run())
         stopping = asyncio.create_task(stop.wait())
+        reloading: set[asyncio.Task[None]] = set()
+
+        def reload() -> None:
+            task = asyncio.create_task(node.reload(path))
+            reloading.add(task)
+            task.add_done_callback(reloading.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, reload)
         await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if watching.done():

@@ -7,6 +7,7 @@ two tries at once exactly one makes the grant.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -145,8 +146,10 @@ class Approval:
                 beneficiary, grants = await self._named(attempt, which, actor, place)
             async with self._store.transaction() as tx:
                 ended = [await _end(tx, grant, attempt) for grant in grants]
-        for grant in ended:
-            await self._coordination.revoke(Revocation(grant_id=grant.id))
+        told = (self._coordination.revoke(Revocation(grant_id=grant.id)) for grant in ended)
+        for outcome in await asyncio.gather(*told, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
         return Revoked(beneficiary, tuple(ended))
 
     async def _named(

@@ -40,6 +40,7 @@ class Kind(StrEnum):
     SESSION_INTERRUPTED = "session:interrupted"
     RECORDING_REPLAYED = "recording:replayed"
     CONFIG_LOADED = "config:loaded"
+    CONFIG_REFUSED = "config:refused"
     NODE_STARTED = "node:started"
     NODE_STOPPED = "node:stopped"
 

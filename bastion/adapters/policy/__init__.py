@@ -7,7 +7,8 @@ refusal without a forbid is explained (`nearmiss`), and the answer is a ruling (
 
 from __future__ import annotations
 
+from bastion.adapters.policy.current import CurrentPolicies
 from bastion.adapters.policy.engine import CedarPolicies
 from bastion.adapters.policy.schema import schema_text
 
-__all__ = ["CedarPolicies", "schema_text"]
+__all__ = ["CedarPolicies", "CurrentPolicies", "schema_text"]
