@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Bring the real programs that the demo and the tests run: OpenSSH, Redis, PostgreSQL, libnss_wrapper.
+# Bring the real programs that the demo and the tests run: OpenSSH, plink, dbclient, Redis, PostgreSQL, libnss_wrapper.
 #
 #   scripts/tools.sh ssh    what the demo needs
 #   scripts/tools.sh        everything
@@ -33,6 +33,8 @@ missing_packages() { # missing_packages ssh|all: Debian's names of what is not h
   [ "$1" = ssh ] && return
   has_program redis-server || echo redis-server
   has_postgres || echo postgresql
+  has_program plink || echo putty-tools
+  has_program dbclient || echo dropbear-bin
 }
 
 what="${1:-all}"
