@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from rich.text import Text
-
     from bastion.core.recording import Entry, Header
-
-_WIDE = 160
-"""Columns of a table that no terminal limits."""
 
 
 def register(app: typer.Typer) -> None:
@@ -36,6 +31,7 @@ def sessions(
     import json
 
     from bastion.cli.client import Client
+    from bastion.cli.printed import print_sessions
 
     query = _given(live=None if live is None else str(int(live)), identity=identity, target=target, limit=str(limit))
     found = Client.from_login().call("GET", "/api/v1/sessions", query=query)["sessions"]
@@ -45,7 +41,7 @@ def sessions(
     elif not found:
         typer.echo("No sessions.")
     else:
-        _print_table(found)
+        print_sessions(found)
 
 
 def replay(
@@ -103,6 +99,7 @@ def audit(
     import json
 
     from bastion.cli.client import Client
+    from bastion.cli.printed import event_line
 
     query = _given(
         kind=kind, identity=identity, target=target, scope=scope, session=session, grant=grant, since=since,
@@ -134,6 +131,7 @@ def _stream(session: str, style: str) -> Iterator[bytes]:
 def _checked(lines: Iterable[bytes]) -> Iterator[bytes]:
     from bastion.cli import exits
     from bastion.cli.client import fail
+    from bastion.cli.printed import escaped
 
     for line in lines:
         if line.startswith(b"# error: "):
@@ -168,6 +166,7 @@ def _play(session: str, speed: float, skip_idle: float | None) -> None:
     import sys
 
     from bastion.cli.player import Player, Quit, clock, keyboard, one_line
+    from bastion.cli.printed import title
     from bastion.core.recording import Code
 
     header, entries = _read(session)
@@ -184,7 +183,7 @@ def _play(session: str, speed: float, skip_idle: float | None) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
 
-    typer.echo(f"{_title(header)}  {header.columns}x{header.rows}", err=True)
+    typer.echo(f"{title(header)}  {header.columns}x{header.rows}", err=True)
     if sys.stdout.isatty():
         with keyboard() as wait:
             player = Player(write, wait, speed, skip_idle)
@@ -213,6 +212,7 @@ def _search(session: str, text: str, *, match_case: bool, context: int, json_: b
     import re
 
     from bastion.cli.player import clock, find, shown_lines
+    from bastion.cli.printed import escaped
 
     wanted = re.compile(re.escape(text), 0 if match_case else re.IGNORECASE)
     count = 0
@@ -253,73 +253,6 @@ def _export(session: str, style: str, output: Path) -> None:
         file.write(first + b"\n")
         file.writelines(line + b"\n" for line in lines)
     typer.echo(f"Written to {output}.", err=True)
-
-
-# What is printed ------------------------------------------------------------------------------------------------------
-
-
-def escaped(text: object) -> str:
-    """``text`` with everything written out that a terminal could obey or that would not be seen."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
-
-
-def event_line(event: dict[str, Any]) -> str:
-    """One event as a person reads it: when, what, who, where, from where, why."""
-    who = event.get("display") or event.get("identity") or ""
-    by = f" by {event['actor']}" if event.get("actor") else ""
-    where = event.get("target") or event.get("scope") or ""
-    if where and event.get("login"):
-        where = f"{event['login']}@{where}"
-    place = event.get("address") or ""
-    if place and event.get("country"):
-        place = f"{place} ({event['country']})"
-    names = [event[name] for name in ("grant_id", "session_id") if event.get(name)]
-    details = [f"{name}={value}" for name, value in event.get("details", {}).items() if value not in (None, "")]
-    reasons = "; ".join(event.get("reasons", ()))
-    when = str(event.get("at", ""))[:19].replace("T", " ") + "Z"
-    parts = (when, f"{event.get('kind', ''):21}", f"{who}{by}", where, place, *names, *details, reasons)
-    return escaped("  ".join(str(part) for part in parts if part))
-
-
-def _title(header: Header) -> str:
-    from datetime import UTC, datetime
-
-    when = datetime.fromtimestamp(header.timestamp, tz=UTC)
-    about = header.about
-    return escaped(f"{about.get('session', '')}  {header.title}  {about.get('display', '')}  {when:%Y-%m-%d %H:%M} UTC")
-
-
-def _print_table(found: list[dict[str, Any]]) -> None:
-    from datetime import datetime
-
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(width=None if Console().is_terminal else _WIDE)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name, least in (("SESSION", 14), ("STARTED", 11), ("WHO", 8), ("TARGET", 10), ("STATE", 9)):
-        fixed = name in ("SESSION", "STARTED", "STATE")
-        table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=least, max_width=least if fixed else None)
-    for session in found:
-        started = datetime.fromisoformat(session["started_at"])
-        table.add_row(
-            Text(escaped(session["id"])),
-            Text(f"{started:%b %d %H:%M}", style="dim"),
-            Text(escaped(session["display"])),
-            Text(escaped(f"{session['login']}@{session['target']}")),
-            _state(session),
-        )
-    console.print(table)
-
-
-def _state(session: dict[str, Any]) -> Text:
-    """Live, or how it ended."""
-    from rich.text import Text
-
-    state = str(session["state"])
-    style = {"live": "bold green", "interrupted": "bold red"}.get(state, "")
-    return Text(escaped(state), style=style)
 
 
 def _given(**query: str | None) -> dict[str, str]:
