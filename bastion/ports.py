@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -52,6 +52,23 @@ class ChatLink:
     user: str
     identity: IdentityId
     linked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class KeptLogin:
+    """One login at an issuer, kept so that it can be asked about later and ended from there."""
+
+    identity: IdentityId
+    sid: str
+    """The issuer's name for its own session (OpenID Connect Front-Channel Logout 1.0, section 3); empty without one."""
+    sealed: bytes | None = field(repr=False)
+    """The refresh token and the ID token, encrypted; None once a newer login of the identity has taken over."""
+    at: datetime
+    """When they logged in."""
+    asked_at: datetime
+    """When the issuer was last asked about it, whatever it answered."""
+    confirmed_at: datetime
+    """When the issuer last stood by it."""
 
 
 class Transaction(Protocol):
@@ -106,6 +123,27 @@ class Transaction(Protocol):
         """Tie an account to an identity; replaces an older link of the same account."""
         ...
 
+    async def end_identity(self, identity: IdentityId, at: datetime) -> bool:
+        """From now on nothing counts that ``identity`` proved until ``at``, and its kept logins are forgotten.
+
+        The latest end stands. Returns whether there is such an identity.
+        """
+        ...
+
+    async def keep_login(self, login: KeptLogin) -> None:
+        """Remember a login; older ones of the identity keep their ``sid`` and lose what is sealed."""
+        ...
+
+    async def ask_again(
+        self, login: KeptLogin, *, asked_at: datetime, confirmed_at: datetime, sealed: bytes | None
+    ) -> bool:
+        """Note what an issuer said of ``login``. Whether it was still there, with what was sealed in it."""
+        ...
+
+    async def forget_logins(self, older_than: datetime) -> None:
+        """Drop kept logins that began before."""
+        ...
+
 
 class Store(Protocol):
     """The durable truth: requests, grants, certificates, sessions, links, and the audit log."""
@@ -122,8 +160,27 @@ class Store(Protocol):
         """As of their last login. Raises `NotFound`."""
         ...
 
+    async def ended_at(self, identity_id: IdentityId) -> datetime | None:
+        """When everything that this identity had proven was last declared over; None when it never was."""
+        ...
+
+    async def logins_to_ask(self, issuer: str, asked_before: datetime, limit: int = 100) -> Sequence[KeptLogin]:
+        """Kept logins at ``issuer`` with something sealed that were last asked about before then, longest ago first."""
+        ...
+
+    async def login_of(self, identity: IdentityId) -> KeptLogin | None:
+        """The newest kept login of ``identity`` that has something sealed."""
+        ...
+
+    async def whose_login(self, issuer: str, sid: str) -> IdentityId | None:
+        """Whose kept login at ``issuer`` has this ``sid``."""
+        ...
+
     async def find_identity(self, text: str) -> Identity:
-        """By ``issuer#subject``, or by verified e-mail when exactly one identity has it. Raises `NotFound`, `Refused`."""
+        """By ``issuer#subject``, or by verified e-mail when exactly one identity has it.
+
+        Raises `NotFound`, `Refused`.
+        """
         ...
 
     async def grants_of(self, identity: IdentityId, ended_after: datetime) -> Sequence[Grant]:
@@ -182,7 +239,10 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """Something ended: every node looks at its sessions again, and cuts those concerned."""
+    """Something ended: every node looks at its sessions again, and cuts those concerned.
+
+    One that names neither says that something changed: every session is asked about again.
+    """
 
     grant_id: str | None = None
     identity: IdentityId | None = None
@@ -197,6 +257,10 @@ class Coordination(Protocol):
 
     async def take(self, key: str) -> bytes | None:
         """The value, exactly once: of two that take at the same time one gets it."""
+        ...
+
+    async def peek(self, key: str) -> bytes | None:
+        """The value, which stays as it is: what is seen may be taken by another the next moment."""
         ...
 
     async def holds(self, key: str) -> bool:

@@ -176,13 +176,11 @@ def _options_of_version() -> list[str]:
     if match is None:
         raise SshdFailed(f"{sshd} does not say which OpenSSH it is: {said.stderr}")
     version = (int(match[1]), int(match[2]))
-    helpers = sshd.parent.parent / "lib/openssh"
-    options = []
-    if version >= (9, 8):
-        options += ["PerSourcePenalties no", f'SshdSessionPath "{helpers}/sshd-session"']
-    if version >= (10, 0):
-        options += [f'SshdAuthPath "{helpers}/sshd-auth"']
-    return options
+    options = ["PerSourcePenalties no"] if version >= (9, 8) else []
+    # Newer ones are several programs, which an unpacked one would look for where an installed one has them.
+    helpers = {"SshdSessionPath": "sshd-session", "SshdAuthPath": "sshd-auth"}
+    folder = sshd.parent.parent / "lib/openssh"
+    return options + [f'{name} "{folder / helper}"' for name, helper in helpers.items() if (folder / helper).is_file()]
 
 
 def _write_logins(folder: Path, principals: Mapping[str, Collection[str]]) -> None:
