@@ -200,6 +200,9 @@ class Certification:
             return Rejected("This certificate is not the one that was made under its number.")
         if not grant.is_live(now):
             return _over(grant)
+        ended_at = await self._store.ended_at(issued.identity)
+        if ended_at is not None and issued.valid_after <= ended_at:
+            return Rejected("You have been logged out since this certificate was made. Log in again: bastion login")
         return Proven(issued.identity, issued.scope, issued.grant_id, issued.serial, issued.fingerprint)
 
     async def for_target(self, session: Session, key: PublicKey, *, pty: bool) -> bytes:

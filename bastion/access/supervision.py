@@ -98,7 +98,7 @@ class Supervision:
 
     async def _hear_revocations(self) -> None:
         async for revocation in self._coordination.revocations():
-            if revocation is None:
+            if revocation in (None, Revocation()):
                 await asyncio.gather(*(self._review(watched) for watched in list(self._watched.values())))
             else:
                 self._revoked(revocation)

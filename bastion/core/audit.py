@@ -21,6 +21,8 @@ class Kind(StrEnum):
 
     LOGIN_SUCCEEDED = "login:succeeded"
     LOGIN_FAILED = "login:failed"
+    IDENTITY_ENDED = "identity:ended"
+    IDENTITY_CHANGED = "identity:changed"
     CHAT_LINKED = "chat:linked"
     CHAT_REFUSED = "chat:refused"
     REQUEST_MADE = "request:made"

@@ -354,7 +354,7 @@ async def test_a_database_of_a_newer_version_is_refused_and_left_alone(store: Sq
     await execute(url, "UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(ConfigError, match=r"newer version of bastion \(its tables are 9999"):
         await open_store(url)
-    await execute(url, "UPDATE alembic_version SET version_num = '0001'")
+    await execute(url, "UPDATE alembic_version SET version_num = '0002'")
     store = await open_store(url)
     assert await displays(store) == ["kept"]
     await store.close()

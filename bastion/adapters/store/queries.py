@@ -15,6 +15,7 @@ from bastion.adapters.store.tables import (
     events,
     grants,
     identities,
+    kept_logins,
     requests,
     reviews,
     sessions,
@@ -28,6 +29,24 @@ Query = Select[Any]
 
 def identity(identity_id: IdentityId) -> Query:
     return select(identities).where(_is(identities, identity_id))
+
+
+def ended_at(identity_id: IdentityId) -> Query:
+    return select(identities.c.ended_at).where(_is(identities, identity_id))
+
+
+def logins_to_ask(issuer: str, asked_before: datetime, limit: int) -> Query:
+    due = and_(kept_logins.c.issuer == issuer, kept_logins.c.asked_at < asked_before, kept_logins.c.sealed.is_not(None))
+    return select(kept_logins).where(due).order_by(kept_logins.c.asked_at, kept_logins.c.subject).limit(limit)
+
+
+def login_of(identity_id: IdentityId) -> Query:
+    kept = select(kept_logins).where(_is(kept_logins, identity_id), kept_logins.c.sealed.is_not(None))
+    return kept.order_by(kept_logins.c.at.desc()).limit(1)
+
+
+def whose_login(issuer: str, sid: str) -> Query:
+    return select(kept_logins).where(kept_logins.c.issuer == issuer, kept_logins.c.sid == sid)
 
 
 def identities_named(text: str) -> Query:

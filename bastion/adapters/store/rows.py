@@ -13,7 +13,7 @@ from bastion.core.identity import Identity, IdentityId, IdentityKind
 from bastion.core.policy import Action, Demands
 from bastion.core.session import End, Session
 from bastion.core.target import Scope
-from bastion.ports import ChatLink, IssuedCertificate
+from bastion.ports import ChatLink, IssuedCertificate, KeptLogin
 
 Values = dict[str, Any]
 """One row to be written, by column name."""
@@ -273,3 +273,20 @@ def link_values(link: ChatLink) -> Values:
 
 def read_link(row: Row[Any]) -> ChatLink:
     return ChatLink(row.platform, row.workspace, row.account, IdentityId(row.issuer, row.subject), row.linked_at)
+
+
+def login_values(login: KeptLogin) -> Values:
+    return {
+        "issuer": login.identity.issuer,
+        "subject": login.identity.subject,
+        "sid": login.sid,
+        "sealed": login.sealed,
+        "at": login.at,
+        "asked_at": login.asked_at,
+        "confirmed_at": login.confirmed_at,
+    }
+
+
+def read_login(row: Row[Any]) -> KeptLogin:
+    identity = IdentityId(row.issuer, row.subject)
+    return KeptLogin(identity, row.sid, row.sealed, row.at, row.asked_at, row.confirmed_at)

@@ -18,6 +18,7 @@ from bastion.adapters.store.rows import (
     read_grant,
     read_identity,
     read_link,
+    read_login,
     read_request,
     read_session,
 )
@@ -29,7 +30,7 @@ from bastion.core.grant import Grant, Request
 from bastion.core.identity import Identity, IdentityId
 from bastion.core.session import Session
 from bastion.core.target import printable
-from bastion.ports import ChatLink, IssuedCertificate, Transaction
+from bastion.ports import ChatLink, IssuedCertificate, KeptLogin, Transaction
 
 
 class SqlStore:
@@ -50,6 +51,22 @@ class SqlStore:
 
     async def identity(self, identity_id: IdentityId) -> Identity:
         return read_identity(await self._one(queries.identity(identity_id), "identity", str(identity_id)))
+
+    async def ended_at(self, identity_id: IdentityId) -> datetime | None:
+        rows = await self._all(queries.ended_at(identity_id))
+        return rows[0].ended_at if rows else None
+
+    async def logins_to_ask(self, issuer: str, asked_before: datetime, limit: int = 100) -> Sequence[KeptLogin]:
+        return [read_login(row) for row in await self._all(queries.logins_to_ask(issuer, asked_before, limit))]
+
+    async def login_of(self, identity: IdentityId) -> KeptLogin | None:
+        rows = await self._all(queries.login_of(identity))
+        return read_login(rows[0]) if rows else None
+
+    async def whose_login(self, issuer: str, sid: str) -> IdentityId | None:
+        # Two people with one sid would mean that the issuer's word is not one: then it names nobody.
+        rows = await self._all(queries.whose_login(issuer, sid)) if sid else []
+        return read_login(rows[0]).identity if len(rows) == 1 else None
 
     async def find_identity(self, text: str) -> Identity:
         identities = [read_identity(row) for row in await self._all(queries.identities_named(text))]

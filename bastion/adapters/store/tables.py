@@ -9,6 +9,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     Table,
@@ -88,6 +89,7 @@ identities = Table(
     *_identity(),
     _text("email_folded", nullable=True),
     _instant("seen_at"),
+    _instant("ended_at", nullable=True),
     PrimaryKeyConstraint("issuer", "subject"),
     Index(None, "email_folded"),
 )
@@ -192,4 +194,19 @@ chat_links = Table(
     _text("subject"),
     _instant("linked_at"),
     PrimaryKeyConstraint("platform", "workspace", "account"),
+)
+
+kept_logins = Table(
+    "kept_logins",
+    metadata,
+    _text("issuer"),
+    _text("subject"),
+    _text("sid"),
+    Column("sealed", LargeBinary),
+    _instant("at"),
+    _instant("asked_at"),
+    _instant("confirmed_at"),
+    PrimaryKeyConstraint("issuer", "subject", "sid"),
+    Index(None, "issuer", "sid"),
+    Index(None, "issuer", "asked_at"),
 )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, Table, func, insert, literal, select, update
+from sqlalchemy import ColumnElement, Row, Table, and_, delete, func, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from bastion.adapters.store import queries
@@ -19,6 +19,7 @@ from bastion.adapters.store.rows import (
     grant_values,
     identity_values,
     link_values,
+    login_values,
     read_grant,
     read_request,
     read_review,
@@ -34,6 +35,7 @@ from bastion.adapters.store.tables import (
     events,
     grants,
     identities,
+    kept_logins,
     requests,
     reviews,
     sessions,
@@ -42,10 +44,10 @@ from bastion.adapters.store.writer import Block
 from bastion.core.audit import Event
 from bastion.core.errors import Conflict, NotFound
 from bastion.core.grant import Grant, Request, Review
-from bastion.core.identity import Identity
+from bastion.core.identity import Identity, IdentityId
 from bastion.core.session import End, Session
 from bastion.core.target import printable
-from bastion.ports import ChatLink, IssuedCertificate
+from bastion.ports import ChatLink, IssuedCertificate, KeptLogin
 
 _NEXT = select(func.coalesce(func.max(events.c.seq), 0) + 1).scalar_subquery()
 _APPEND = insert(events).values(seq=_NEXT).returning(events.c.seq)
@@ -105,6 +107,27 @@ class SqlTransaction:
     async def link_chat(self, link: ChatLink) -> None:
         await self._replace(chat_links, link_values(link))
 
+    async def end_identity(self, identity: IdentityId, at: datetime) -> bool:
+        who = _is(identities, identity)
+        latest = or_(identities.c.ended_at.is_(None), identities.c.ended_at < at)
+        await self._block.run(update(identities).where(who, latest).values(ended_at=at))
+        await self._block.run(delete(kept_logins).where(_is(kept_logins, identity)))
+        return (await self._first(queries.identity(identity))) is not None
+
+    async def keep_login(self, login: KeptLogin) -> None:
+        await self._block.run(update(kept_logins).where(_is(kept_logins, login.identity)).values(sealed=None))
+        await self._replace(kept_logins, login_values(login))
+
+    async def ask_again(
+        self, login: KeptLogin, *, asked_at: datetime, confirmed_at: datetime, sealed: bytes | None
+    ) -> bool:
+        same = (_is(kept_logins, login.identity), kept_logins.c.sid == login.sid, kept_logins.c.sealed == login.sealed)
+        values = {"asked_at": asked_at, "confirmed_at": confirmed_at, "sealed": sealed}
+        return (await self._block.run(update(kept_logins).where(*same).values(values))).rowcount == 1
+
+    async def forget_logins(self, older_than: datetime) -> None:
+        await self._block.run(delete(kept_logins).where(kept_logins.c.at < older_than))
+
     async def _first(self, query: queries.Query) -> Row[Any] | None:
         return (await self._block.run(query)).first()
 
@@ -119,6 +142,10 @@ class SqlTransaction:
         rest = {name: value for name, value in values.items() if name not in keys}
         statement = self._insert(table).values(values).on_conflict_do_update(index_elements=keys, set_=rest)
         await self._block.run(statement)
+
+
+def _is(table: Table, identity: IdentityId) -> ColumnElement[bool]:
+    return and_(table.c.issuer == identity.issuer, table.c.subject == identity.subject)
 
 
 def found(row: Row[Any] | None, what: str, name: str) -> Row[Any]:
