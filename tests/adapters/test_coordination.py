@@ -130,6 +130,21 @@ async def test_asking_whether_a_key_is_held_does_not_take_it(nodes: Nodes) -> No
     assert not await nodes.one.holds("token")
 
 
+async def test_a_look_at_a_value_does_not_take_it(nodes: Nodes) -> None:
+    assert await nodes.one.peek("code") is None
+    await nodes.one.put_once("code", b"\x00\xff", BRIEF)
+    assert (await nodes.other.peek("code"), await nodes.one.peek("code")) == (b"\x00\xff", b"\x00\xff")
+    assert await nodes.other.take("code") == b"\x00\xff"
+    assert await nodes.one.peek("code") is None
+    await nodes.one.put_once("code", b"", BRIEF)
+    nodes.pass_by(BRIEF)
+    await eventually(lambda: _is_gone(nodes.other, "code"))
+
+
+async def _is_gone(node: Coordination, key: str) -> bool:
+    return await node.peek(key) is None
+
+
 async def test_a_value_lapses_and_its_key_can_be_put_again(nodes: Nodes) -> None:
     await nodes.one.put_once("state", b"old", BRIEF)
     nodes.pass_by(BRIEF)
@@ -291,6 +306,7 @@ async def test_a_slow_subscriber_is_told_that_it_missed_some_and_hears_the_next(
 DECISIONS: dict[str, Callable[[Coordination], Awaitable[object]]] = {
     "put_once": lambda c: c.put_once("k", b"", LONG),
     "take": lambda c: c.take("k"),
+    "peek": lambda c: c.peek("k"),
     "holds": lambda c: c.holds("k"),
     "enter": lambda c: c.enter(ANN, STAGING, LONG, crossing=False),
     "cross": lambda c: c.enter(ANN, STAGING, LONG, crossing=True),

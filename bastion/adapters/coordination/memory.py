@@ -65,6 +65,9 @@ class MemoryCoordination:
     async def take(self, key: str) -> bytes | None:
         return self._values.pop(key, self._now())
 
+    async def peek(self, key: str) -> bytes | None:
+        return self._values.get(key, self._now())
+
     async def holds(self, key: str) -> bool:
         return self._values.get(key, self._now()) is not None
 

@@ -96,6 +96,11 @@ class RedisCoordination:
         value: bytes | None = await self._link.do("GETDEL", _kept(key))
         return value
 
+    async def peek(self, key: str) -> bytes | None:
+        self._check_standing()
+        value: bytes | None = await self._link.do("GET", _kept(key))
+        return value
+
     async def holds(self, key: str) -> bool:
         self._check_standing()
         return bool(await self._link.do("EXISTS", _kept(key)))
