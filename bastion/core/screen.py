@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from functools import lru_cache
 
 MAX_SEQUENCE = 64
 """Characters of a control sequence's parameters; a longer one is shown as text."""
@@ -24,15 +25,19 @@ MAX_NUMBER = 9999
 HIDDEN = "\N{REPLACEMENT CHARACTER}"
 """Stands where a character was that would act or lie."""
 
-RESTORE = "\x1b[0m\x1b(B\x0f\x1b[?7h\x1b[?6l\x1b[4l\x1b[r\x1b[?1049l\x1b[?25h"
-"""Puts the reader's terminal back after anything that `Sanitiser` lets through."""
+RESTORE = "\x1b[?47l\x1b7\x1b[r\x1b8\x1b[0m\x1b(B\x0f\x1b[4l\x1b[?7h\x1b[?25h"
+"""Puts the reader's terminal back after anything that `Sanitiser` lets through. The cursor stays where it is: resetting
+the scroll region would send it home, and so would leaving the alternate screen by 1049 without having entered it."""
 
 _LIES = "\x80-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 """C1 controls in their 8-bit form (what follows is shown: most terminals show it), direction overrides, line
 separators, lone surrogates."""
 
+_QUIET = "\\x00-\\x07\\x0b\\x0c\\x0e-\\x1a\\x1c-\\x1f\\x7f"
+"""Controls other than the four that any text has (line ends, tab, backspace), and Escape."""
+
 _WHOLE = rf"""
-      (?P<text> [^\x00-\x1f\x7f{_LIES}]+ )
+      (?P<text> [^\x1b{_QUIET}{_LIES}]+ )
     | (?P<csi> \x1b\[ (?P<private>[<-?]?) (?P<numbers>[0-?]{{0,{MAX_SEQUENCE}}}) (?P<between>[ -/]{{0,8}})
                (?P<final>[@-~]) )
     | (?P<string> \x1b[]P^_X] [^\x07\x18\x1a\x1b]{{0,{MAX_STRING}}}
@@ -40,7 +45,7 @@ _WHOLE = rf"""
     | (?P<charset> \x1b[()][0B] )
     | (?P<escape> \x1b[78DEMc] )
     | (?P<other> \x1b[ -/]{{1,2}}[0-~] | \x1b[0-OQ-WYZ\\`-~] )
-    | (?P<control> [\x00-\x1a\x1c-\x1f\x7f] )
+    | (?P<control> [{_QUIET}] )
     | (?P<lie> [{_LIES}] )
     | (?P<stray> \x1b )
 """
@@ -53,13 +58,11 @@ _FINAL = re.compile(_WHOLE, re.VERBOSE)
 _STREAM = re.compile(f"{_UNFINISHED} | {_WHOLE}", re.VERBOSE)
 """Every character belongs to some token. One that may still become another token is unfinished."""
 
-_CONTROLS = {"\n": "\n", "\r": "\r", "\t": "\t", "\b": "\b", "\x0b": "\n", "\x0c": "\n", "\x0e": "\x0e", "\x0f": "\x0f"}
+_CONTROLS = {"\x0b": "\n", "\x0c": "\n", "\x0e": "\x0e", "\x0f": "\x0f"}
 _DRAWING = frozenset("@ABCDEFGHILMPSXZ`abdef")
-_MODES = {"": frozenset({4}), "?": frozenset({6, 7, 12, 25, 47, 1047, 1048, 1049})}
-"""Insert; origin, wrap, the cursor's looks, the alternate screen."""
+_MODES = {"": frozenset({4}), "?": frozenset({7, 12, 25, 47, 1047, 1048, 1049})}
+"""Insert; wrap, the cursor's looks, the alternate screen."""
 _CLEAR = "\x1b[0m\x1b[H\x1b[2J"
-_ORDINARY = re.compile(rf"(?:[\n\r\t\b]|[^\x00-\x1f\x7f{_LIES}])*")
-"""Most of what is shown: nothing in it needs a second look."""
 
 
 class Sanitiser:
@@ -70,8 +73,6 @@ class Sanitiser:
 
     def feed(self, text: str) -> str:
         """What may be shown of ``text``; the beginning of a sequence is held until the rest comes."""
-        if not self._held and _ORDINARY.fullmatch(text):
-            return text
         text, self._held = self._held + text, ""
         shown = []
         for token in _STREAM.finditer(text):
@@ -117,6 +118,7 @@ def _harmless(token: re.Match[str]) -> str:
             return ""
 
 
+@lru_cache(maxsize=4096)  # few sequences make up most of what is drawn
 def _sequence(private: str, numbers: str, between: str, final: str) -> str:
     if between or not re.fullmatch(r"[0-9;:]*", numbers):
         return ""
