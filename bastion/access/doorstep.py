@@ -59,7 +59,7 @@ class Doorstep:
             Refused: it is outside every fence, or tries too often; the audit log says so, and nothing else was done.
             Unavailable: the audit log or the coordination did not answer.
         """
-        tries = await self._coordination.count(f"login-tries:{_counted(address)}", WINDOW)
+        tries = await self._coordination.count(f"login-tries:{counted(address)}", WINDOW)
         if tries > MAX_TRIES:
             refusal = Refused("Too many logins from your address. Wait ten minutes, then try again.")
             if tries == MAX_TRIES + 1:  # once a window: a flood must not fill the audit log
@@ -90,7 +90,7 @@ class Doorstep:
             await transaction.append(event)
 
 
-def _counted(address: Address) -> str:
+def counted(address: Address) -> str:
     """What counts as one address: of IPv6 the /64, which one machine has all of (RFC 4291, section 2.5.4)."""
     if address.version == 4:
         return str(address)

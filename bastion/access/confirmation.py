@@ -1,0 +1,143 @@
+"""The browser's side of a device login: look at what a code stands for, and say yes or no to it, once.
+
+Codes are short enough to be guessed, so looking one up is counted (RFC 8628, section 5.1). A person may have been
+talked into it (section 5.4), so whoever's browser is elsewhere than the client types the code, and a link is not enough.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from bastion.access.devicelogin import WINDOW, Answer, Knock, Pending, answer_key, login_key, read_code
+from bastion.access.doorstep import counted
+from bastion.core.audit import Event, Kind
+from bastion.core.errors import Conflict, NotFound, Refused, Unavailable
+from bastion.core.geofence import Place, is_inside
+from bastion.core.identity import Identity
+from bastion.core.target import Catalogue
+from bastion.ports import Clock, Coordination, Store
+
+MAX_LOOKUPS = 120
+"""Codes that one person, or one address, looks up within `WINDOW`; a login takes two. Of 20^8 codes a guesser hits one
+of a thousand waiting ones with a chance of 1 in 200,000."""
+
+ANSWER_LIFETIME = timedelta(minutes=1)
+"""An answer that no connection fetches is for one that has left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What somebody is asked: whether ``pending`` is their own. ``elsewhere``: their browser is at another address."""
+
+    pending: Pending
+    place: Place
+    elsewhere: bool
+
+
+class Confirmation:
+    """Shows pending logins to people who are logged in, and takes their answers."""
+
+    def __init__(
+        self, *, store: Store, coordination: Coordination, catalogue: Catalogue, clock: Clock, node: str
+    ) -> None:
+        self._store = store
+        self._coordination = coordination
+        self._catalogue = catalogue
+        self._clock = clock
+        self._node = node
+
+    async def look(self, unverified_code: str, identity: Identity, place: Place) -> Question:
+        """What the code stands for; it stays as it is.
+
+        Raises:
+            NotFound: no login waits with this code.
+            Refused: too many codes were looked up, or ``place`` is outside the fence of the target's region.
+            Unavailable: the audit log or the coordination did not answer.
+        """
+        await self._count(identity, place)
+        code = read_code(unverified_code)
+        value = await self._coordination.peek(login_key(code)) if code else None
+        if value is None:
+            raise NotFound("No login waits with this code: it was answered, is over, or is misspelt. Connect again.")
+        pending = Pending.from_bytes(value)
+        await self._check_fence(pending.knock, identity, place)
+        return Question(pending, place, elsewhere=place.address != pending.knock.address)
+
+    async def approve(self, unverified_code: str, typed: str | None, identity: Identity, place: Place) -> Knock:
+        """Log ``identity`` in on the connection that the code stands for, and use the code up.
+
+        Args:
+            unverified_code: as the page had it.
+            typed: what the person copied from their terminal; asked of those whose browser is elsewhere.
+            identity: who approves, and whose login it becomes.
+            place: of their browser.
+
+        Raises:
+            NotFound, Refused, Unavailable: as `look`; or the code was not typed. Nothing was answered.
+            Conflict: somebody answered meanwhile, or the client left.
+        """
+        question = await self.look(unverified_code, identity, place)
+        code = question.pending.code
+        if question.elsewhere and not hmac.compare_digest(read_code(typed or "") or "", code):
+            raise Refused("That is not the code of this login. Copy it from your own terminal, nowhere else.")
+        await self._answer(question.pending, identity, place, approved=True)
+        return question.pending.knock
+
+    async def refuse(self, unverified_code: str, identity: Identity, place: Place) -> Knock:
+        """End the connection that the code stands for, and use the code up. Raises as `approve`, no code typed."""
+        question = await self.look(unverified_code, identity, place)
+        await self._answer(question.pending, identity, place, approved=False)
+        reason = "It was refused in the browser."
+        await self._write(question.pending.knock, identity, place, reason)
+        return question.pending.knock
+
+    async def _answer(self, pending: Pending, identity: Identity, place: Place, *, approved: bool) -> None:
+        """Of two that answer at the same time one takes the code, and the other is told so."""
+        taken = await self._coordination.take(login_key(pending.code))
+        if taken is None or Pending.from_bytes(taken) != pending:
+            raise Conflict("This login was answered already, or its client has left. Connect again.")
+        answer = Answer(approved, identity.id, identity.authenticated_at, identity.amr, str(place.address))
+        key = answer_key(pending.connection)
+        if not await self._coordination.put_once(key, answer.to_bytes(), ANSWER_LIFETIME):
+            raise Unavailable("The answer could not be kept. Connect again.", detail="the answer's key is taken")
+
+    async def _count(self, identity: Identity, place: Place) -> None:
+        for whom in (str(identity.id), counted(place.address)):
+            looks = await self._coordination.count(f"device-lookups:{whom}", WINDOW)
+            if looks > MAX_LOOKUPS:
+                reason = "Too many codes were tried. Wait ten minutes, then try again."
+                if looks == MAX_LOOKUPS + 1:  # once a window: a flood must not fill the audit log
+                    await self._append(
+                        Event(
+                            kind=Kind.LOGIN_FAILED,
+                            at=self._clock.now(),
+                            node=self._node,
+                            identity=identity.id,
+                            display=identity.display,
+                            address=str(place.address),
+                            country=place.country,
+                            reasons=(reason,),
+                            details={"for": "ssh"},
+                        )
+                    )
+                raise Refused(reason)
+
+    async def _check_fence(self, knock: Knock, identity: Identity, place: Place) -> None:
+        if knock.scope is None or is_inside(self._catalogue.regions[knock.scope.region].fence, place):
+            return
+        where = f"{place.address}, {place.country or 'country unknown'}"
+        reason = f"{knock.target} cannot be reached from where this browser is ({where})."
+        await self._write(knock, identity, place, reason)
+        raise Refused(reason)
+
+    async def _write(self, knock: Knock, identity: Identity, place: Place, reason: str) -> None:
+        event = knock.event(
+            Kind.LOGIN_FAILED, self._clock.now(), self._node, reasons=(reason,), browser=str(place.address)
+        )
+        await self._append(replace(event, actor=identity.id, display=identity.display))
+
+    async def _append(self, event: Event) -> None:
+        async with self._store.transaction() as transaction:
+            await transaction.append(event)

@@ -1,0 +1,279 @@
+"""A login whose other half is in a browser: an SSH client shows a code, and somebody answers for it there (RFC 8628).
+
+The danger is a code that one person begins and another is talked into approving (section 5.4). So a code says
+everything about the connection it stands for, and what comes of an approval is the approver's own login, under the
+approver's grants, on that one connection. Everything lives in the coordination: losing it denies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+from bastion.access.doorstep import Doorstep, counted
+from bastion.access.pkce import new_secret
+from bastion.core.audit import Event, Kind
+from bastion.core.errors import NotFound, Refused, Unavailable
+from bastion.core.geofence import Address, Place, is_inside, parse_address
+from bastion.core.identity import Identity, IdentityId
+from bastion.core.target import Catalogue, Destination, Scope, printable
+from bastion.ports import Clock, Coordination, Store
+
+LIFETIME = timedelta(minutes=5)
+"""Of a code: time to find the phone, log in with a second factor and read the page."""
+
+ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"
+"""No vowels, so no words, and nothing that looks like a digit (RFC 8628, section 6.1)."""
+
+CODE_LENGTH = 8
+"""Letters: 34 random bits, and a guesser gets `bastion.access.confirmation.MAX_LOOKUPS` tries in ten minutes."""
+
+MAX_BEGUN = 60
+"""Logins that one address begins within `WINDOW`: an office behind one address, and not a flood."""
+
+WINDOW = timedelta(minutes=10)
+
+MAX_WAITING = 1000
+"""Logins that one node waits for; beyond it others are asked to come back, and certificates are not slowed."""
+
+POLL = 0.1
+"""Seconds between questions for an answer, while few wait."""
+
+MAX_QUESTIONS = 1000
+"""A second, of all waiting logins of a node together: when many wait, each asks less often."""
+
+METHOD = "device code"
+"""How somebody logged in, as events say it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Knock:
+    """Everything known of a connection that asks to be logged in. Nobody has proven anything but ``key``."""
+
+    address: Address
+    country: str | None
+    client: str
+    """What the client's software calls itself."""
+    target: str
+    """As it was named; whether it exists is said to those who have logged in."""
+    scope: Scope | None
+    """The target's, when there is such a target."""
+    login: str
+    key: str | None
+    """Fingerprint of an SSH key that was proven on this connection."""
+
+    def event(self, kind: Kind, at: datetime, node: str, *, reasons: tuple[str, ...] = (), **more: str | None) -> Event:
+        """What became of it, for the audit log."""
+        return Event(
+            kind=kind,
+            at=at,
+            node=node,
+            scope=self.scope,
+            target=self.target,
+            login=self.login,
+            address=str(self.address),
+            country=self.country,
+            reasons=reasons,
+            details={"for": "ssh", "method": METHOD, "client": self.client, "key": self.key, **more},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A login that waits for its answer until ``until``."""
+
+    code: str
+    """``WDJB-MJHT``: shown to people."""
+    connection: str
+    """A secret of the one connection that the answer is for."""
+    knock: Knock
+    until: datetime
+
+    def to_bytes(self) -> bytes:
+        knock = self.knock
+        scope = str(knock.scope) if knock.scope else None
+        facts = [str(knock.address), knock.country, knock.client, knock.target, scope, knock.login, knock.key]
+        return json.dumps([self.code, self.connection, facts, self.until.timestamp()]).encode()
+
+    @classmethod
+    def from_bytes(cls, value: bytes) -> Self:
+        code, connection, facts, until = json.loads(value)
+        address, country, client, target, scope, login, key = facts
+        place = Scope.parse(scope) if scope else None
+        knock = Knock(parse_address(address), country, client, target, place, login, key)
+        return cls(code, connection, knock, datetime.fromtimestamp(until, tz=UTC))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What somebody said in a browser, and from where. Only `bastion.access.confirmation` makes one."""
+
+    approved: bool
+    identity: IdentityId
+    authenticated_at: datetime
+    amr: frozenset[str]
+    browser: str
+
+    def to_bytes(self) -> bytes:
+        who = [str(self.identity), self.authenticated_at.timestamp(), sorted(self.amr)]
+        return json.dumps([self.approved, *who, self.browser]).encode()
+
+    @classmethod
+    def from_bytes(cls, value: bytes) -> Self:
+        approved, identity, auth_time, amr, browser = json.loads(value)
+        authenticated_at = datetime.fromtimestamp(auth_time, tz=UTC)
+        return cls(approved is True, IdentityId.parse(identity), authenticated_at, frozenset(amr), browser)
+
+
+def read_code(text: str) -> str | None:
+    """The code that somebody typed, however they wrote it; None when it could not be one."""
+    letters = "".join(text.upper().replace("-", "").split())
+    if len(letters) != CODE_LENGTH or any(letter not in ALPHABET for letter in letters):
+        return None
+    return f"{letters[:4]}-{letters[4:]}"
+
+
+def login_key(code: str) -> str:
+    """Where the pending login of ``code`` is kept."""
+    return f"device-login:{code}"
+
+
+def answer_key(connection: str) -> str:
+    """Where the answer for a connection is kept."""
+    return f"device-answer:{connection}"
+
+
+class DeviceLogins:
+    """The connection's side: begin, wait for what is said in a browser, and take it back."""
+
+    def __init__(
+        self,
+        *,
+        doorstep: Doorstep,
+        store: Store,
+        coordination: Coordination,
+        catalogue: Catalogue,
+        clock: Clock,
+        node: str,
+    ) -> None:
+        self._doorstep = doorstep
+        self._store = store
+        self._coordination = coordination
+        self._catalogue = catalogue
+        self._clock = clock
+        self._node = node
+        self._waiting: set[str] = set()
+
+    @property
+    def waiting(self) -> int:
+        """How many logins of this node have no end yet."""
+        return len(self._waiting)
+
+    async def begin(self, address: Address, destination: Destination, *, client: str, key: str | None) -> Pending:
+        """A code for this connection, good for `LIFETIME`.
+
+        Raises:
+            Refused: from outside the fence, too often, or without a target; nothing is kept. Place and number are
+                events.
+            Unavailable: the audit log or the coordination did not answer, or too many wait already.
+        """
+        place = await self._doorstep.admit(address)
+        if destination.target is None:
+            raise Refused("Which target? Write: ssh login@target.environment.region@bastion")
+        scope = self._scope_of(destination.target)
+        named = destination.target
+        knock = Knock(address, place.country, printable(client), named, scope, destination.login, key)
+        await self._check_fence(knock, place)
+        await self._check_number(knock)
+        return await self._keep(knock)
+
+    async def wait(self, pending: Pending) -> Identity:
+        """Who has logged in, as soon as they have; durable in the audit log before this returns.
+
+        Raises:
+            Refused: the answer was no, or there was none in time. The audit log says so.
+            Unavailable: a part did not answer; nobody is logged in. Whatever happens, nothing is left of the login.
+        """
+        try:
+            answer = await self._answer(pending)
+            return await self._conclude(pending, answer)
+        finally:
+            await self.withdraw(pending)
+
+    async def _answer(self, pending: Pending) -> Answer | None:
+        while True:
+            value = await self._coordination.take(answer_key(pending.connection))
+            if value is not None:
+                return Answer.from_bytes(value)
+            if self._clock.now() >= pending.until:
+                return None
+            await asyncio.sleep(max(POLL, len(self._waiting) / MAX_QUESTIONS))
+
+    async def _conclude(self, pending: Pending, answer: Answer | None) -> Identity:
+        knock, now = pending.knock, self._clock.now()
+        if answer is None:
+            reason = "Nobody confirmed this login within five minutes. Connect again."
+            await self._write(knock.event(Kind.LOGIN_FAILED, now, self._node, reasons=(reason,)))
+            raise Refused(reason)
+        if not answer.approved:  # whoever refused has written it down
+            raise Refused("This login was refused in the browser.")
+        known = await self._store.identity(answer.identity)
+        identity = replace(known, authenticated_at=answer.authenticated_at, amr=answer.amr)
+        event = knock.event(Kind.LOGIN_SUCCEEDED, now, self._node, browser=answer.browser)
+        await self._write(replace(event, identity=identity.id, display=identity.display))
+        return identity
+
+    async def withdraw(self, pending: Pending) -> None:
+        """Leave nothing of it behind: its code opens nothing from now on. Idempotent."""
+        self._waiting.discard(pending.connection)
+        await self._coordination.take(login_key(pending.code))
+        await self._coordination.take(answer_key(pending.connection))
+
+    def _scope_of(self, target: str) -> Scope | None:
+        try:
+            return self._catalogue.find(target).scope
+        except (NotFound, Refused):
+            return None
+
+    async def _check_fence(self, knock: Knock, place: Place) -> None:
+        if knock.scope is None or is_inside(self._catalogue.regions[knock.scope.region].fence, place):
+            return
+        where = f"{place.address}, {place.country or 'country unknown'}"
+        reason = f"{knock.target} cannot be reached from where you are ({where})."
+        await self._write(knock.event(Kind.LOGIN_FAILED, self._clock.now(), self._node, reasons=(reason,)))
+        raise Refused(reason)
+
+    async def _check_number(self, knock: Knock) -> None:
+        begun = await self._coordination.count(f"device-begun:{counted(knock.address)}", WINDOW)
+        if begun > MAX_BEGUN:
+            reason = "Too many logins were begun from your address. Wait ten minutes, then try again."
+            if begun == MAX_BEGUN + 1:  # once a window: a flood must not fill the audit log
+                await self._write(knock.event(Kind.LOGIN_FAILED, self._clock.now(), self._node, reasons=(reason,)))
+            raise Refused(reason)
+        if len(self._waiting) >= MAX_WAITING:
+            raise Unavailable("Too many logins wait for their browsers. Try again in a few minutes.")
+
+    async def _keep(self, knock: Knock) -> Pending:
+        pending = Pending(_new_code(), new_secret(), knock, self._clock.now() + LIFETIME)
+        self._waiting.add(pending.connection)
+        try:
+            if await self._coordination.put_once(login_key(pending.code), pending.to_bytes(), LIFETIME):
+                return pending
+        except BaseException:  # a client that left while this was kept
+            await self.withdraw(pending)
+            raise
+        self._waiting.discard(pending.connection)
+        raise Unavailable("The login could not be started. Try again.", detail="code is taken")
+
+    async def _write(self, event: Event) -> None:
+        async with self._store.transaction() as transaction:
+            await transaction.append(event)
+
+
+def _new_code() -> str:
+    letters = "".join(secrets.choice(ALPHABET) for _ in range(CODE_LENGTH))
+    return f"{letters[:4]}-{letters[4:]}"
