@@ -29,6 +29,9 @@ NEAR_MISSES = timedelta(days=1)
 """How far back ended grants are looked up, to explain a denial."""
 
 
+LOGGED_OUT = "You have been logged out since. Log in again: bastion login"
+
+
 @dataclass(frozen=True, slots=True)
 class Terminal:
     """What the client's terminal looks like, for the recording; without a term there is none."""
@@ -101,7 +104,9 @@ class Admission:
         except Refused as refusal:
             return await self._refuse(wish, identity, place, Deny((refusal.public,)), now)
         access = Access(identity, wish.scope, target, wish.login, wish.action, place)
-        decision = await self._decide(access, now, await self._coordination.occupied(identity.id))
+        decision: Decision | None = await self._over(wish)
+        if decision is None:
+            decision = await self._decide(access, now, await self._coordination.occupied(identity.id))
         match decision:
             case Deny() | NeedsGrant():
                 return await self._refuse(wish, identity, place, decision, now, target)
@@ -129,6 +134,9 @@ class Admission:
         except NotFound as error:
             return Deny((error.public,))
         place = self._locator.locate(parse_address(session.address))
+        ended_at = await self._store.ended_at(session.identity)
+        if ended_at is not None and session.started_at <= ended_at:
+            return Deny((LOGGED_OUT,))
         access = Access(identity, session.scope, target, session.login, session.action, place)
         return await self._decide(access, now, ())
 
@@ -169,6 +177,14 @@ class Admission:
             rulings=self._rulings(access, grants, now),
             now=now,
         )
+
+    async def _over(self, wish: Wish) -> Deny | None:
+        """No, when what the certificate proves was declared over since: its connection may have outlived that."""
+        ended_at = await self._store.ended_at(wish.identity)
+        if ended_at is None:
+            return None
+        certificate = await self._store.certificate(wish.serial)
+        return Deny((LOGGED_OUT,)) if certificate.valid_after <= ended_at else None
 
     def _rulings(self, access: Access, grants: Sequence[Grant], now: datetime) -> dict[str, Ruling]:
         target = access.target

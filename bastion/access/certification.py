@@ -147,6 +147,15 @@ class Certification:
         denials = [r for r in refusals if isinstance(r, Deny)]
         raise Refused(" ".join(denials[0].reasons) if denials else _no_grant(identity, target, grants, now))
 
+    def recognise(self, blob: bytes) -> tuple[Certificate, Scope] | Rejected:
+        """What a certificate says, and whose key it says has signed it. Its signature need not be checked yet."""
+        try:
+            certificate = parse_certificate(blob)
+        except Refused as refusal:
+            return Rejected(refusal.public)
+        scope = self._authorities.get(certificate.authority)
+        return Rejected("This certificate was not made by this bastion.") if scope is None else (certificate, scope)
+
     async def judge(self, blob: bytes, address: Address) -> Proven | Rejected:
         """Whether a certificate that a client offers may be used. That the client has its key is proven separately.
 
@@ -154,13 +163,10 @@ class Certification:
             Unavailable: the store did not answer; treat it as rejected.
         """
         now = self._clock.now()
-        try:
-            certificate = parse_certificate(blob)
-        except Refused as refusal:
-            return Rejected(refusal.public)
-        scope = self._authorities.get(certificate.authority)
-        if scope is None:
-            return Rejected("This certificate was not made by this bastion.")
+        recognised = self.recognise(blob)
+        if isinstance(recognised, Rejected):
+            return recognised
+        certificate, scope = recognised
         place = self._locator.locate(address)
         judgement = self._catalogue.regions[scope.region].fence.judge(place)
         verdict: Accepted | Rejected

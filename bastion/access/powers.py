@@ -10,13 +10,10 @@ from bastion.access.wish import Asked, strictest
 from bastion.core.errors import Refused
 from bastion.core.geofence import Outside, Place
 from bastion.core.grant import spell
-from bastion.core.identity import Identity
+from bastion.core.identity import MFA, Identity
 from bastion.core.policy import Demands, NotPermitted, Permitted, Power, Ruling
 from bastion.core.target import Catalogue, Scope
 from bastion.ports import Policies
-
-MFA = "mfa"
-"""The authentication method reference that says several factors were used (RFC 8176, section 2)."""
 
 
 class Powers:
@@ -72,7 +69,7 @@ class Powers:
                 f"{spell(asked.duration)} is too long: here a grant lasts {spell(demanded.max_duration)} at most."
             )
         if demanded.mfa and MFA not in beneficiary.amr:
-            raise Refused(f"{beneficiary.display} has to log in with a second factor first.")
+            raise Refused(f"{beneficiary.display} has to log in with a second factor first: bastion login --mfa")
         return demanded
 
     def objection_to_review(self, reviewer: Identity, asked: Asked, place: Place | None, now: datetime) -> str | None:

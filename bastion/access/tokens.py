@@ -47,6 +47,7 @@ class TokenClaims:
     amr: frozenset[str]
     authenticated_at: datetime
     jti: str
+    issued_at: datetime
     expires_at: datetime
 
 
@@ -76,16 +77,18 @@ class TokenSigner:
         self._issuer = issuer
         self._clock = clock
 
-    def sign(self, identity: Identity, audience: Audience) -> Token:
-        """A token that says ``identity`` logged in, good for `LIFETIME` from now."""
-        now = self._clock.now().replace(microsecond=0)
+    def sign(self, identity: Identity, audience: Audience, until: datetime | None = None) -> Token:
+        """A token that says ``identity`` logged in, good for `LIFETIME` from now, and not past ``until``."""
+        now = self._clock.now()
+        latest = now.replace(microsecond=0) + LIFETIME
         claims = TokenClaims(
             identity=identity.id,
             groups=identity.groups,
             amr=identity.amr,
             authenticated_at=identity.authenticated_at,
             jti=new_id("t"),
-            expires_at=now + LIFETIME,
+            issued_at=now,
+            expires_at=latest if until is None else min(latest, until.replace(microsecond=0)),
         )
         body = {
             "iss": self._issuer,
@@ -96,7 +99,7 @@ class TokenSigner:
             "amr": sorted(identity.amr),
             "auth_time": identity.authenticated_at.timestamp(),
             "jti": claims.jti,
-            "iat": int(now.timestamp()),
+            "iat": now.timestamp(),  # to the microsecond: whoever is logged out and in within a second has two
             "exp": int(claims.expires_at.timestamp()),
         }
         return Token(jwt.encode(body, self._key, algorithm="EdDSA"), claims)
@@ -128,13 +131,14 @@ class TokenSigner:
         except (jwt.PyJWTError, ValueError, RecursionError) as error:
             raise _not_ours(type(error).__name__) from None
         try:
-            claims, issued_at = _read(body), _moment(body["iat"])
+            claims = _read(body)
         except (TypeError, ValueError, OverflowError) as error:
             raise _not_ours(f"signed by us, but not written so: {error}") from None
         # The length is judged too: no token is good for longer than an hour, even one that our key did sign.
-        if claims.expires_at - issued_at > LIFETIME or issued_at > self._clock.now() + timedelta(seconds=1):
+        now, issued_at = self._clock.now(), claims.issued_at
+        if claims.expires_at - issued_at > LIFETIME or issued_at > now + timedelta(seconds=1):
             raise _not_ours(f"from {issued_at} until {claims.expires_at}")
-        if self._clock.now() >= claims.expires_at:
+        if now >= claims.expires_at:
             raise Unauthenticated("Your login is over. Log in again: bastion login", detail=f"at {claims.expires_at}")
         return claims
 
@@ -148,13 +152,13 @@ class Tokens:
         self._coordination = coordination
         self._clock = clock
 
-    async def issue(self, identity: Identity, audience: Audience) -> Token:
-        """A token for somebody who has just proven who they are.
+    async def issue(self, identity: Identity, audience: Audience, until: datetime | None = None) -> Token:
+        """A token for somebody who has just proven who they are, over at ``until`` if not before.
 
         Raises:
             Unavailable: the coordination did not keep its id, so it would not be accepted anyway.
         """
-        token = self._signer.sign(identity, audience)
+        token = self._signer.sign(identity, audience, until)
         lifetime = token.claims.expires_at - self._clock.now()
         if not await self._coordination.put_once(_key(token.claims), b"live", lifetime):
             raise Unavailable("The login could not be completed. Try again.", detail="token id is taken")
@@ -173,6 +177,9 @@ class Tokens:
             known = await self._store.identity(claims.identity)
         except NotFound:
             raise Unauthenticated("You are not known here any more. Log in again: bastion login") from None
+        ended_at = await self._store.ended_at(claims.identity)
+        if ended_at is not None and claims.issued_at <= ended_at:
+            raise Unauthenticated("You are logged out. Log in again: bastion login", detail=f"since {ended_at}")
         # Stale groups are how somebody keeps what was taken from them; the newest login decides, both ways.
         if known.groups != claims.groups:
             raise Unauthenticated("Your groups have changed since you logged in. Log in again: bastion login")
@@ -198,6 +205,7 @@ def _read(body: Mapping[str, Any]) -> TokenClaims:
         amr=frozenset(body["amr"]),
         authenticated_at=_moment(body["auth_time"]),
         jti=body["jti"],
+        issued_at=_moment(body["iat"]),
         expires_at=_moment(body["exp"]),
     )
 

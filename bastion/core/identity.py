@@ -15,6 +15,9 @@ from bastion.core.errors import Unauthenticated
 MAX_SUBJECT = 255
 """ASCII characters (OpenID Connect Core 1.0, section 2: `sub`)."""
 
+MFA = "mfa"
+"""The authentication method reference that says several factors were used (RFC 8176, section 2)."""
+
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 
 
@@ -73,6 +76,10 @@ class ClaimMapping:
     name: str = "name"
     group_prefix: str = ""
     """Put before every group, so that two issuers cannot both say ``admins``."""
+    only_groups: frozenset[str] | None = None
+    """The issuer's groups that count, as it writes them; None is all of them, empty is none."""
+    mfa: frozenset[str] = frozenset()
+    """Values of ``acr`` by which this issuer says that several factors were used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +132,26 @@ def identity_from(claims: VerifiedClaims, mapping: ClaimMapping) -> Identity:
     groups = claims.claims.get(mapping.groups)
     if not isinstance(groups, list):
         groups = []
-    amr = claims.claims.get("amr")
     return Identity(
         id=IdentityId(claims.issuer, claims.subject),
         email=email,
         name="".join(c for c in name if c.isprintable()) if isinstance(name, str) else None,
-        groups=frozenset(mapping.group_prefix + g for g in groups if isinstance(g, str) and g.isprintable()),
+        groups=frozenset(mapping.group_prefix + g for g in groups if isinstance(g, str) and _counts(g, mapping)),
         kind=IdentityKind.PERSON,
         authenticated_at=_authenticated_at(claims),
-        amr=frozenset(m for m in amr if isinstance(m, str)) if isinstance(amr, list) else frozenset(),
+        amr=_methods(claims, mapping),
     )
+
+
+def _counts(group: str, mapping: ClaimMapping) -> bool:
+    return group.isprintable() and (mapping.only_groups is None or group in mapping.only_groups)
+
+
+def _methods(claims: VerifiedClaims, mapping: ClaimMapping) -> frozenset[str]:
+    """``amr`` (RFC 8176), and ``mfa`` among it when ``acr`` has one of the values that mean it here."""
+    amr, acr = claims.claims.get("amr"), claims.claims.get("acr")
+    methods = frozenset(m for m in amr if isinstance(m, str)) if isinstance(amr, list) else frozenset()
+    return methods | {MFA} if isinstance(acr, str) and acr in mapping.mfa else methods
 
 
 def _authenticated_at(claims: VerifiedClaims) -> datetime:

@@ -43,7 +43,7 @@ _SENTENCES = {
     End.TARGET: "The target closed the connection.",
     End.EXPIRED: "Your grant has ended. Ask for a new one if there is more to do.",
     End.REVOKED: "Your grant was revoked.",
-    End.IDENTITY: "Your identity was disabled.",
+    End.IDENTITY: "Your login is over: you logged out, or your identity was disabled.",
     End.POLICY: "The policy changed and no longer permits this session.",
     End.FENCE: "Your address is no longer inside the region's fence.",
     End.RECORDER: "The recording could not be written, and nothing goes unrecorded here.",
