@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import secrets
+import shlex
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -29,7 +30,8 @@ INSIDE, OUTSIDE = "127.0.0.1", "127.0.0.66"
 """Loopback addresses; the configuration's networks put the first in Germany and the second in Brazil."""
 
 WORKSPACE = "T0DEMO"
-START_SECONDS = 15
+START_SECONDS = 30
+COMMAND_SECONDS = 60
 
 ACCOUNTS = (
     Account("contractor", "contractor@example.com", ("contractors",), "A contractor"),
@@ -117,7 +119,7 @@ class Stage:
         """One person's own home, configuration and browser."""
         home = self.folder / "people" / who
         home.mkdir(parents=True, exist_ok=True)
-        browser = f"{sys.executable} -m bastion.demo.browser {who} %s"
+        browser = f"{shlex.quote(sys.executable)} -m bastion.demo.browser {who} %s"
         return {**os.environ, "HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config"), "BROWSER": browser,
                 "COLUMNS": "100", "NO_COLOR": "1"}  # fmt: skip
 
@@ -139,7 +141,12 @@ class Stage:
     async def run(self, who: str, *command: str) -> Ran:
         """Run a program to its end, as ``who``."""
         process = await self.start(who, *command)
-        said, _ = await process.communicate()
+        try:
+            said, _ = await asyncio.wait_for(process.communicate(), COMMAND_SECONDS)
+        except TimeoutError:
+            process.kill()
+            said, _ = await process.communicate()
+            raise StageFailed(f"{command[0]} did not end within {COMMAND_SECONDS} seconds: {said.decode()}") from None
         assert process.returncode is not None  # noqa: S101 - communicate() waits for it
         return Ran(process.returncode, said.decode(errors="replace"))
 

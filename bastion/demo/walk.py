@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import re
+import shlex
 import signal
 import sys
 import time
@@ -318,7 +319,7 @@ def _post(url: str, path: str, body: bytes, headers: dict[str, str], *, source: 
 _BY_HAND = """
 Everything is still up. In another terminal, as the contractor:
 
-  export XDG_CONFIG_HOME={home}/.config BROWSER="{python} -m bastion.demo.browser contractor %s"
+  export XDG_CONFIG_HOME={home}/.config
   {bastion} cert {target}
 
 It is denied until the admin grants it (in a third terminal):
@@ -363,10 +364,14 @@ async def _run(*, once: bool) -> int:
 def _by_hand(stage: Stage) -> str:
     people = stage.folder / "people"
     return _BY_HAND.format(
-        home=people / "contractor", admin=people / "admin", auditor=people / "auditor", python=sys.executable,
-        bastion=f"{sys.executable} -m bastion", target=STAGING_WEB, login=LOGIN,
-        config=stage.ssh_config("contractor"), log=stage.folder / "bastion.log",
+        home=_quoted(people / "contractor"), admin=_quoted(people / "admin"), auditor=_quoted(people / "auditor"),
+        bastion=f"{_quoted(Path(sys.executable))} -m bastion", target=STAGING_WEB, login=LOGIN,
+        config=_quoted(stage.ssh_config("contractor")), log=stage.folder / "bastion.log",
     )  # fmt: skip
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 async def _until_told() -> None:
