@@ -12,6 +12,7 @@ import re
 import shlex
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -351,7 +352,7 @@ def run(*, once: bool) -> int:
 
 async def _run(*, once: bool) -> int:
     began = time.monotonic()
-    async with staged(Path(".demo").absolute()) as stage:
+    async with staged(_folder()) as stage:
         walk = Walk(stage, colour=sys.stdout.isatty())
         held = await walk.all()
         print(f"\nAll {held} steps held, in {time.monotonic() - began:.0f} seconds.")  # noqa: T201 - as above
@@ -359,6 +360,13 @@ async def _run(*, once: bool) -> int:
             print(_by_hand(stage))  # noqa: T201 - as above
             await _until_told()
     return 0
+
+
+def _folder() -> Path:
+    """Where the demo keeps its files: here, unless that path has a space. OpenSSH's ``ssh -F FILE`` with a jump host
+    starts a second ssh and does not quote FILE for it."""
+    here = Path(".demo").absolute()
+    return Path(tempfile.mkdtemp(prefix="bastion-demo-")) if " " in str(here) else here
 
 
 def _by_hand(stage: Stage) -> str:
