@@ -184,7 +184,7 @@ def test_nothing_is_recorded_after_the_end(recordings: FileRecordings) -> None:
 def test_nobody_else_may_read_recordings_or_keys(recordings: FileRecordings, tmp_path: Path) -> None:
     record(recordings, session())
     for path in tmp_path.rglob("*"):
-        if path.name != "signing.pub.pem":
+        if path.name != "recordings.pub.pem":
             assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
 
 
@@ -260,12 +260,16 @@ def spoil(change: Callable[[Path], object], name: str) -> Callable[[Path], objec
     ("damage", "sentence"),
     [
         pytest.param(spoil(lambda p: p.chmod(0o640), "region-eu.key"), "chmod 600", id="region key readable by others"),
-        pytest.param(spoil(lambda p: p.chmod(0o604), "signing.pem"), "chmod 600", id="signing key readable by others"),
+        pytest.param(
+            spoil(lambda p: p.chmod(0o604), "recordings.pem"), "chmod 600", id="signing key readable by others"
+        ),
         pytest.param(spoil(lambda p: p.write_bytes(b"short"), "region-eu.key"), "32 bytes", id="region key cut"),
         pytest.param(
-            spoil(lambda p: p.write_bytes(b"?"), "signing.pem"), "not a private key", id="signing key damaged"
+            spoil(lambda p: p.write_bytes(b"?"), "recordings.pem"), "not a PEM private key", id="signing key damaged"
         ),
-        pytest.param(spoil(lambda p: p.write_bytes(b"?"), "signing.pub.pem"), "public part", id="public key exchanged"),
+        pytest.param(
+            spoil(lambda p: p.write_bytes(b"?"), "recordings.pub.pem"), "public part", id="public key exchanged"
+        ),
     ],
 )
 def test_a_key_that_is_not_right_stops_the_start(
@@ -295,7 +299,7 @@ async def test_a_signature_of_a_stranger_is_not_believed(tmp_path: Path, clock: 
     first = keep(tmp_path, clock)
     record(first, session())
     first.close()
-    for name in ("signing.pem", "signing.pub.pem"):
+    for name in ("recordings.pem", "recordings.pub.pem"):
         (tmp_path / "keys" / name).unlink()
     again = keep(tmp_path, clock)
     entries, error = await readable(again, ended(session()))
@@ -310,8 +314,8 @@ async def test_a_signature_of_a_trusted_node_is_believed(tmp_path: Path, clock: 
     first.close()
     keys = tmp_path / "keys"
     (keys / "trusted").mkdir()
-    (keys / "signing.pub.pem").rename(keys / "trusted" / "bastion-1.pem")
-    (keys / "signing.pem").unlink()
+    (keys / "recordings.pub.pem").rename(keys / "trusted" / "bastion-1.pem")
+    (keys / "recordings.pem").unlink()
     again = keep(tmp_path, clock)
     assert (await readable(again, ended(session())))[1] is None
     again.close()

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from bastion.adapters.keyfile import load_or_create_key
 from bastion.adapters.recordings.container import Altered
 from bastion.core.errors import ConfigError
 from bastion.core.target import LABEL
@@ -64,8 +65,8 @@ def key_id(public: Ed25519PublicKey) -> str:
 def open_keys(directory: Path, regions: Iterable[str]) -> RecordingKeys:
     """The keys in ``directory``; those that are missing are made, each 0600 and never half written.
 
-    ``region-<name>.key`` is 32 random bytes. ``signing.pem`` is the node's Ed25519 key, ``signing.pub.pem`` what others
-    verify with, and ``trusted/*.pem`` the public keys of other nodes, or this one's former ones.
+    ``region-<name>.key`` is 32 random bytes. ``recordings.pem`` is the node's Ed25519 key, ``recordings.pub.pem`` what
+    others verify with, and ``trusted/*.pem`` the public keys of other nodes, or this one's former ones.
 
     Raises:
         ConfigError: a key cannot be read, is damaged, or others may read it. None was replaced.
@@ -73,11 +74,13 @@ def open_keys(directory: Path, regions: Iterable[str]) -> RecordingKeys:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         region_keys = {name: RegionKey(_region_key(directory, name)) for name in regions}
-        signing = _signing_key(directory / "signing.pem")
+        signing = load_or_create_key(directory / "recordings.pem")
         public = signing.public_key()
         pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-        if _keep(directory / "signing.pub.pem", pem, mode=0o644) != pem:
-            raise ConfigError([f"{directory}/signing.pub.pem: this is not the public part of signing.pem beside it."])
+        if _keep(directory / "recordings.pub.pem", pem, mode=0o644) != pem:
+            raise ConfigError(
+                [f"{directory}/recordings.pub.pem: this is not the public part of recordings.pem beside it."]
+            )
         trusted = [_public_key(path) for path in sorted((directory / "trusted").glob("*.pem"))]
     except OSError as error:
         raise ConfigError([f"{error.filename or directory}: {error.strerror}; recordings need their keys."]) from error
@@ -91,19 +94,6 @@ def _region_key(directory: Path, region: str) -> bytes:
     key = _keep(path, secrets.token_bytes(KEY))
     if len(key) != KEY:
         raise ConfigError([f"{path}: a region's key is {KEY} bytes, this file {len(key)}. Restore it from a backup."])
-    return key
-
-
-def _signing_key(path: Path) -> Ed25519PrivateKey:
-    fresh = Ed25519PrivateKey.generate().private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    try:
-        key = serialization.load_pem_private_key(_keep(path, fresh), password=None)
-    except (ValueError, TypeError) as error:
-        raise ConfigError([f"{path}: this is not a private key in PEM. Restore it from a backup."]) from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError([f"{path}: recordings are signed with Ed25519, and this is another kind of key."])
     return key
 
 
