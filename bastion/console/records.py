@@ -11,7 +11,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from typing import Any, Literal
 
 import structlog
@@ -19,16 +19,13 @@ from aiohttp import web
 
 from bastion.access.replay import Replay, Viewer
 from bastion.console.caller import caller_of
-from bastion.core.audit import Event, EventFilter, Kind
+from bastion.console.filters import read_filter, read_flag, read_limit, read_query
+from bastion.core.audit import Event, EventFilter
 from bastion.core.errors import BastionError, Refused
-from bastion.core.grant import parse_duration
 from bastion.core.recording import Export, Header, Lines
 from bastion.core.session import Session
-from bastion.core.target import Scope, printable
+from bastion.core.target import printable
 from bastion.ports import Clock
-
-MAX_LIMIT = 5_000
-"""Of one list."""
 
 POLL_SECONDS = 0.2
 """Between looks for new events; what is written is seen within half a second."""
@@ -66,28 +63,28 @@ class _Api:
 
     async def sessions(self, request: web.Request) -> web.Response:
         viewer = await _viewer(request)
-        query = _query(request, "live", "identity", "target", "limit")
+        query = read_query(request, "live", "identity", "target", "limit")
         found = await self._replay.sessions(
             viewer,
-            live=_flag(query, "live"),
+            live=read_flag(query, "live"),
             identity=query.get("identity"),
             target=query.get("target"),
-            limit=_limit(query, 200),
+            limit=read_limit(query, 200),
         )
         return web.json_response({"sessions": [_session(session) for session in found]})
 
     async def session(self, request: web.Request) -> web.Response:
         viewer = await _viewer(request)
-        _query(request)
+        read_query(request)
         return web.json_response(_session(await self._replay.session(viewer, request.match_info["id"])))
 
     async def recording(self, request: web.Request) -> web.StreamResponse:
         viewer = await _viewer(request)
-        query = _query(request, "format", "follow")
+        query = read_query(request, "format", "follow")
         style = query.get("format", "v3")
         if style not in ("v2", "v3", "raw"):
             raise web.HTTPBadRequest(text="format is v2, v3 or raw.")
-        follow = _flag(query, "follow") or False
+        follow = read_flag(query, "follow") or False
         session = await self._replay.session(viewer, request.match_info["id"])
         lines = await self._replay.transcript(viewer, session.id, follow=follow)
         if follow:
@@ -101,11 +98,11 @@ class _Api:
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         viewer = await _viewer(request)
-        query = _query(
+        query = read_query(
             request, "kind", "identity", "target", "scope", "session", "grant", "since", "after_seq", "limit", "follow"
         )
-        wanted = _filter(query, self._clock.now())
-        follow = _flag(query, "follow") or False
+        wanted = read_filter(query, self._clock.now())
+        follow = read_flag(query, "follow") or False
         lines = self._events(viewer, wanted, follow=follow)
         return await _send(request, lines, {"Content-Type": "application/jsonl"}, at_once=follow)
 
@@ -204,86 +201,6 @@ async def _exported(lines: AsyncIterator[bytes], version: Literal[2, 3]) -> Asyn
 async def _viewer(request: web.Request) -> Viewer:
     caller = await caller_of(request)
     return Viewer(caller.identity, caller.place)
-
-
-# Queries --------------------------------------------------------------------------------------------------------------
-
-
-def _query(request: web.Request, *known: str) -> dict[str, str]:
-    """The query: keys that are known, each once, without empty values."""
-    query: dict[str, str] = {}
-    for name, value in request.query.items():
-        if name not in known:
-            raise web.HTTPBadRequest(
-                text=f"There is no filter {printable(name)!r}; there are: {', '.join(known) or 'none'}."
-            )
-        if name in query:
-            raise web.HTTPBadRequest(text=f"{name} is there twice.")
-        query[name] = value
-    return {name: value for name, value in query.items() if value}
-
-
-def _flag(query: dict[str, str], name: str) -> bool | None:
-    match query.get(name):
-        case None:
-            return None
-        case "1" | "true":
-            return True
-        case "0" | "false":
-            return False
-        case _:
-            raise web.HTTPBadRequest(text=f"{name} is 1 or 0.")
-
-
-def _number(query: dict[str, str], name: str, default: int, *, least: int, most: int) -> int:
-    text = query.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) <= 18 and least <= int(text) <= most):
-        raise web.HTTPBadRequest(text=f"{name} is a number from {least} to {most}.")
-    return int(text)
-
-
-def _limit(query: dict[str, str], default: int) -> int:
-    return _number(query, "limit", default, least=1, most=MAX_LIMIT)
-
-
-def _filter(query: dict[str, str], now: datetime) -> EventFilter:
-    kind = query.get("kind")
-    subjects = {known.partition(":")[0] for known in Kind}
-    if kind is not None and kind not in frozenset(Kind) and kind.removesuffix(":*") not in subjects:
-        raise web.HTTPBadRequest(
-            text=f"There is no kind of event {printable(kind)!r}; there are: {', '.join(Kind)}, "
-            f"and all of one subject, like {Kind.ACCESS_DENIED.partition(':')[0]}:*."
-        )
-    try:
-        scope = Scope.parse(query["scope"]) if "scope" in query else None
-    except ValueError:
-        raise web.HTTPBadRequest(text="scope is written environment/region, like staging/eu.") from None
-    return EventFilter(
-        kind=f"{kind}:*" if kind in subjects else kind,
-        identity=query.get("identity"),
-        target=query.get("target"),
-        scope=scope,
-        session_id=query.get("session"),
-        grant_id=query.get("grant"),
-        since=_since(query["since"], now) if "since" in query else None,
-        after_seq=_number(query, "after_seq", 0, least=0, most=2**53),
-        limit=_limit(query, 1000),
-    )
-
-
-def _since(text: str, now: datetime) -> datetime:
-    """An instant, or a span before now."""
-    with suppress(Refused, ValueError):
-        return now - parse_duration(text)
-    instant: datetime | None = None
-    with suppress(ValueError):
-        instant = datetime.fromisoformat(text)
-    if instant is None or instant.tzinfo is None:
-        raise web.HTTPBadRequest(text="since is a span like 2h, or an instant like 2026-03-02T09:00:00Z.")
-    return instant.astimezone(UTC)
-
-
-# JSON -----------------------------------------------------------------------------------------------------------------
 
 
 def _session(session: Session) -> dict[str, Any]:
