@@ -1,0 +1,39 @@
+"""``python -m tests.benchmarks [PREFIX]``."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from tests.benchmarks import ssh
+from tests.benchmarks.bench import Bench, bench
+
+FIGURES: dict[str, Callable[[Bench], AsyncIterator[tuple[str, float]]]] = {
+    "ssh_bulk": ssh.bulk,
+    "ssh_connect": ssh.connect,
+    "ssh_session_cpu": ssh.session_cpu,
+    "ssh_echo": ssh.echo,
+    "ssh_idle": ssh.idle,
+    "revoke": ssh.revoke,
+}
+"""By the beginning of the names they give."""
+
+
+async def main(prefix: str) -> int:
+    chosen = [run for name, run in FIGURES.items() if name.startswith(prefix) or prefix.startswith(name)]
+    if not chosen:
+        print(f"No figure begins with {prefix}. There are: {', '.join(FIGURES)}", file=sys.stderr)  # noqa: T201 - ours
+        return 2
+    with tempfile.TemporaryDirectory(prefix="bastion-bench-") as folder:
+        async with bench(Path(folder)) as running:
+            for run in chosen:
+                async for name, value in run(running):
+                    print(f"{name} {value:.3g}", flush=True)  # noqa: T201 - the figures are what this prints
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "")))

@@ -1,0 +1,109 @@
+"""What the figures are measured on: the demo's stage, with a contractor let in, and two ways around the bastion."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import asyncssh
+
+from bastion.adapters.clock import SystemClock
+from bastion.adapters.signer import open_signer
+from bastion.core.certificate import certificate_line, parse_public_key, signed, target_certificate, to_be_signed
+from bastion.core.target import Scope
+from bastion.demo.sshd import Sshd
+from bastion.demo.stage import LOGIN, PRODUCTION, STAGING, STAGING_WEB, Stage, staged
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A running stage, and ssh's arguments for three ways to the same target."""
+
+    stage: Stage
+    through: list[str]
+    """Through the bastion, recorded."""
+    direct: list[str]
+    """Straight to the target's sshd."""
+    jump: list[str]
+    """Through OpenSSH's own `ssh -J`, over the other target's sshd."""
+
+    async def ssh(self, way: list[str], command: str) -> float:
+        """Run ``command``, its output thrown away; seconds."""
+        began = time.perf_counter()
+        process = await asyncio.create_subprocess_exec(
+            *way, command, env=self.stage.environment("contractor"), stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        _, said = await process.communicate()
+        if process.returncode:
+            raise RuntimeError(said.decode())
+        return time.perf_counter() - began
+
+    def cpu_seconds(self) -> float:
+        """What the bastion's process has used so far."""
+        fields = Path(f"/proc/{self.stage.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+    def resident_kib(self) -> int:
+        """Of the bastion's process."""
+        status = Path(f"/proc/{self.stage.process.pid}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+
+
+@asynccontextmanager
+async def bench(folder: Path) -> AsyncIterator[Bench]:
+    """Start the stage and let the contractor in."""
+    async with staged(folder / "stage") as stage:
+        for who in ("contractor", "admin"):
+            await _must(stage, who, "bastion", "login", stage.url)
+        await _must(stage, "admin", "bastion", "grant", "contractor@example.com", STAGING_WEB, "--as", LOGIN,
+                    "--for", "4h", "--because", "a benchmark")  # fmt: skip
+        await _must(stage, "contractor", "bastion", "cert", STAGING_WEB)
+        through = ["ssh", "-F", str(stage.ssh_config("contractor")), f"{LOGIN}@{STAGING_WEB}@bastion"]
+        yield Bench(stage, through, *await _around(stage, folder))
+
+
+async def _must(stage: Stage, who: str, *command: str) -> None:
+    ran = await stage.run(who, *command)
+    if ran.status:
+        raise RuntimeError(ran.said)
+
+
+async def _around(stage: Stage, folder: Path) -> tuple[list[str], list[str]]:
+    """A key and certificates that the targets accept directly: only here, where the bastion is what is measured."""
+    config = folder / "around"
+    blocks = []
+    for name, scope, sshd in (("direct", STAGING, stage.staging), ("jump", PRODUCTION, stage.production)):
+        blocks.append(await _block(stage, folder, name, scope, sshd))
+    config.write_text(
+        "".join(blocks) + f"Host *\nUser {LOGIN}\nIdentitiesOnly yes\nStrictHostKeyChecking no\n"
+        "UserKnownHostsFile /dev/null\nLogLevel ERROR\nIdentityAgent none\n"
+    )
+    base = ["ssh", "-F", str(config)]
+    return [*base, "direct"], [*base, "-J", "jump", "direct"]
+
+
+async def _block(stage: Stage, folder: Path, name: str, scope: Scope, sshd: Sshd) -> str:
+    signer = open_signer(stage.folder / "data/keys/ca", [scope])
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    certificate = target_certificate(
+        parse_public_key(key.export_public_key().decode()), serial=1, session_id="s-bench", identity="bench",
+        scope=scope, login=LOGIN, authority=signer.target_authority(scope), lifetime=timedelta(hours=4),
+        now=SystemClock().now(), pty=True,
+    )  # fmt: skip
+    path = folder / name
+    path.touch(mode=0o600)
+    path.write_bytes(key.export_private_key())
+    certificate = replace(certificate, extensions={"permit-port-forwarding": b"", "permit-pty": b""})
+    body = to_be_signed(certificate, os.urandom(32))
+    blob = signed(body, await signer.sign_target(scope, body))
+    Path(f"{path}-cert.pub").write_text(certificate_line(blob, name))
+    return f"Host {name}\nHostName {sshd.address}\nPort {sshd.port}\nIdentityFile {path}\n"

@@ -1,0 +1,140 @@
+"""The figures of the SSH gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import asyncssh
+
+from bastion.demo.stage import INSIDE, LOGIN, STAGING_WEB
+from tests.benchmarks.bench import Bench
+
+BULK = 1_000_000_000
+"""Bytes; of zeros, which cost a cipher as much as anything and a compressor as little as it gets."""
+
+ROUNDS = 3
+CONNECTS = 15
+SESSIONS = 40
+IDLE = 200
+"""Live sessions; the design says 500, whose clients alone would be half of a small machine."""
+
+KEYSTROKES = 500
+
+
+async def bulk(bench: Bench) -> AsyncIterator[tuple[str, float]]:
+    """Throughput of a target's output, recorded, over that of plain ssh, and of `ssh -J`."""
+    command = f"head -c {BULK} /dev/zero"
+    times: dict[str, list[float]] = {"through": [], "direct": [], "jump": []}
+    for _ in range(ROUNDS):
+        for name, way in (("through", bench.through), ("direct", bench.direct), ("jump", bench.jump)):
+            times[name].append(await bench.ssh(way, command))
+    through, direct, jump = (statistics.median(times[name]) for name in ("through", "direct", "jump"))
+    yield "ssh_bulk_mb_per_s", BULK / through / 1e6
+    yield "ssh_bulk_vs_direct", direct / through
+    yield "ssh_bulk_vs_jump", jump / through
+
+
+async def connect(bench: Bench) -> AsyncIterator[tuple[str, float]]:
+    """Time of `ssh … true` with a fresh login, over that of `ssh -J`."""
+    through, jump = [], []
+    for _ in range(CONNECTS):
+        through.append(await bench.ssh(bench.through, "true"))
+        jump.append(await bench.ssh(bench.jump, "true"))
+    yield "ssh_connect_ms", statistics.median(through) * 1000
+    yield "ssh_connect_vs_jump", statistics.median(through) / statistics.median(jump)
+
+
+async def session_cpu(bench: Bench) -> AsyncIterator[tuple[str, float]]:
+    """The bastion's own CPU for one new recorded session, login to close."""
+    await bench.ssh(bench.through, "true")
+    before = bench.cpu_seconds()
+    for _ in range(SESSIONS):
+        await bench.ssh(bench.through, "true")
+    yield "ssh_session_cpu_ms", (bench.cpu_seconds() - before) / SESSIONS * 1000
+
+
+async def echo(bench: Bench) -> AsyncIterator[tuple[str, float]]:
+    """From a keystroke to its echo, the slowest of a hundred, minus the same without a bastion."""
+    async with await _client(bench) as through, await _direct_client(bench) as direct:
+        ways = [await _cat(connection) for connection in (through, direct)]
+        samples: tuple[list[float], list[float]] = ([], [])
+        for _ in range(KEYSTROKES):
+            for way, kept in zip(ways, samples, strict=True):
+                began = time.perf_counter()
+                way.stdin.write(b"x")
+                await way.stdout.readexactly(1)
+                kept.append((time.perf_counter() - began) * 1000)
+    yield "ssh_echo_added_ms_p50", _percentile(samples[0], 50) - _percentile(samples[1], 50)
+    yield "ssh_echo_added_ms_p99", _percentile(samples[0], 99) - _percentile(samples[1], 99)
+
+
+async def idle(bench: Bench) -> AsyncIterator[tuple[str, float]]:
+    """Memory of a live recorded session."""
+    async with AsyncExitStack() as stack:
+        before = bench.resident_kib()
+        for _ in range(IDLE):
+            await _cat(await stack.enter_async_context(await _client(bench)))
+        yield "ssh_idle_session_kib", (bench.resident_kib() - before) / IDLE
+
+
+async def revoke(bench: Bench) -> AsyncIterator[tuple[str, float]]:
+    """From the revocation's sending to each session's closed socket. Uses up the grant, so it comes last."""
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(await _client(bench)) for _ in range(IDLE)]
+        for client in clients:
+            await _cat(client)
+        began = time.perf_counter()
+        closed: list[float] = []
+
+        async def wait(client: asyncssh.SSHClientConnection, process: asyncssh.SSHClientProcess[bytes]) -> None:
+            await process.wait_closed()
+            closed.append((time.perf_counter() - began) * 1000)
+
+        processes = [await _cat(client) for client in clients]
+        began = time.perf_counter()
+        waiting = asyncio.gather(*(wait(c, p) for c, p in zip(clients, processes, strict=True)))
+        ran = await bench.stage.run("admin", "bastion", "revoke", "contractor@example.com", STAGING_WEB)
+        if ran.status:
+            raise RuntimeError(ran.said)
+        await waiting
+    yield "revoke_ms_p99", _percentile(closed, 99)
+
+
+async def _client(bench: Bench) -> asyncssh.SSHClientConnection:
+    """A client's connection through the bastion."""
+    folder = bench.stage.ssh_config("contractor").parent
+    key = asyncssh.read_private_key(folder / "id_ed25519")
+    certificate = asyncssh.read_certificate(folder / "staging.eu-cert.pub")
+    return await asyncssh.connect(
+        INSIDE, bench.stage.ssh_port, username=f"{LOGIN}@{STAGING_WEB}", client_keys=[(key, certificate)],
+        known_hosts=None, config=None, agent_path=None,
+    )  # fmt: skip
+
+
+async def _direct_client(bench: Bench) -> asyncssh.SSHClientConnection:
+    folder = Path(bench.direct[2]).parent
+    key = asyncssh.read_private_key(folder / "direct")
+    certificate = asyncssh.read_certificate(folder / "direct-cert.pub")
+    sshd = bench.stage.staging
+    return await asyncssh.connect(
+        sshd.address, sshd.port, username=LOGIN, client_keys=[(key, certificate)], known_hosts=None, config=None,
+        agent_path=None,
+    )  # fmt: skip
+
+
+async def _cat(connection: asyncssh.SSHClientConnection) -> asyncssh.SSHClientProcess[bytes]:
+    """A process that gives back each keystroke, on a terminal that does not add an echo of its own."""
+    process: asyncssh.SSHClientProcess[bytes] = await connection.create_process(
+        "stty raw -echo; printf R; exec cat", term_type="xterm", encoding=None
+    )
+    await process.stdout.readuntil(b"R")
+    return process
+
+
+def _percentile(values: list[float], percent: int) -> float:
+    return statistics.quantiles(values, n=100)[percent - 1]
