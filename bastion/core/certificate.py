@@ -33,7 +33,7 @@ _RENEW = "Get a new one: bastion cert TARGET"
 
 _SUFFIX = "-cert-v01@openssh.com"
 
-_CERTIFIED_KEYS = {
+CERTIFIED_KEYS = {
     "ssh-ed25519": "ssh-ed25519" + _SUFFIX,
     "ecdsa-sha2-nistp256": "ecdsa-sha2-nistp256" + _SUFFIX,
     "ecdsa-sha2-nistp384": "ecdsa-sha2-nistp384" + _SUFFIX,
@@ -88,7 +88,7 @@ def parse_public_key(line: str) -> PublicKey:
     words = line.split(None, 2)
     if len(words) < 2 or "\n" in line.strip():
         raise Refused("That is not an OpenSSH public key. Send the one line of a file like id_ed25519.pub.")
-    if words[0] not in _CERTIFIED_KEYS:
+    if words[0] not in CERTIFIED_KEYS:
         wanted = "ssh-keygen -t ed25519"
         raise Refused(f"Keys of the type {words[0][:40]!r} are not certified. Make one with: {wanted}")
     try:
@@ -191,7 +191,7 @@ def to_be_signed(certificate: Certificate, nonce: bytes) -> bytes:
     fields.string()
     return b"".join(
         (
-            _string(_CERTIFIED_KEYS[key.type].encode()),
+            _string(CERTIFIED_KEYS[key.type].encode()),
             _string(nonce),
             fields.rest(),
             struct.pack(">QI", certificate.serial, USER_CERTIFICATE),
@@ -227,7 +227,7 @@ def parse_certificate(blob: bytes) -> Certificate:
             raise ValueError("too long")
         reader = _Reader(blob)
         name = reader.string().decode("ascii")
-        plain = next((plain for plain, certified in _CERTIFIED_KEYS.items() if certified == name), None)
+        plain = next((plain for plain, certified in CERTIFIED_KEYS.items() if certified == name), None)
         if plain is None:
             raise ValueError(f"type {name!r}")
         reader.string()

@@ -57,12 +57,19 @@ class Door(asyncssh.SSHServer):
         return DoorConnection(asyncio.get_running_loop(), self._options, self, self)
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
-        self._connection = conn
+        self._connection = cast(DoorConnection, conn)
 
     def begin_auth(self, username: str) -> bool:
         return True
 
     def public_key_auth_supported(self) -> bool:
+        return True
+
+    def recognise_certificate(self, blob: bytes) -> bool:
+        recognised = self._house.certification.recognise(blob)
+        if isinstance(recognised, Rejected):
+            self._tell(recognised.reason)
+            return False
         return True
 
     async def judge_certificate(self, username: str, blob: bytes) -> bool:
@@ -133,7 +140,7 @@ class Door(asyncssh.SSHServer):
             inside=target.full_name,
             outer=self._proven,
         )
-        return InnerConnection(door.open(), self._address)
+        return self._connection.create_tunnel_channel(), InnerConnection(door.open(), self._address)
 
     async def _refuse_forward(self, proven: Proven, target: str, reason: str) -> Any:
         wish = Wish(
@@ -176,6 +183,12 @@ class InnerConnection(asyncssh.SSHTCPSession[bytes]):
     def eof_received(self) -> bool:
         self._connection.eof_received()
         return False
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.connection_lost(exc)

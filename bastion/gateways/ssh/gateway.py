@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine
 from typing import Any
 
 import asyncssh
 import structlog
+from asyncssh.kex import get_kex_algs
 
 from bastion.access.admission import Admission
 from bastion.access.certification import Certification
@@ -17,7 +19,7 @@ from bastion.core.session import End
 from bastion.core.target import Catalogue
 from bastion.gateways.listener import Greeting
 from bastion.gateways.ssh.door import Door
-from bastion.gateways.ssh.internals import check_version
+from bastion.gateways.ssh.internals import DoorConnection, check_version
 from bastion.gateways.ssh.session import WINDOW, House
 from bastion.ports import Signer
 
@@ -29,6 +31,13 @@ KEEPALIVE = 15
 
 MAX_CONNECTIONS = 4096
 """Client connections of one node; beyond it new ones are closed at once, and live sessions are not slowed."""
+
+MAX_STARTING = 512
+"""Of them, those that have not logged in yet: a flood of half-open ones pushes out itself."""
+
+KEY_EXCHANGES = ("mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org", "ecdh-sha2-nistp256")
+"""What every client of the last ten years has, at a millisecond each. The Diffie-Hellman groups and RSA cost the
+bastion tens of milliseconds before any login, and cost a client that only pretends nothing (CVE-2002-20001)."""
 
 BACKLOG = 512
 
@@ -48,15 +57,18 @@ class SshGateway:
         catalogue: Catalogue,
         host_key: asyncssh.SSHKey,
         balancers: tuple[Network, ...] = (),
+        login_timeout: float = LOGIN_TIMEOUT,
+        max_starting: int = MAX_STARTING,
     ) -> None:
         check_version()
         self._house = House(admission, certification, supervision, signer, self._spawn)
         self._supervision = supervision
         self._catalogue = catalogue
         self._balancers = balancers
-        self._options = _options(host_key)
+        self._max_starting = max_starting
+        self._options = _options(host_key, login_timeout)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._connections: set[asyncssh.SSHServerConnection] = set()
+        self._connections: dict[DoorConnection, Address] = {}
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -79,14 +91,24 @@ class SshGateway:
             log.warning("too many connections", limit=MAX_CONNECTIONS)
             return None
         door = Door(house=self._house, catalogue=self._catalogue, options=self._options, address=address)
+        self._make_room()
         connection = door.open()
-        self._connections.add(connection)
+        self._connections[connection] = address
         self._spawn(self._forget(connection))
         return connection
 
-    async def _forget(self, connection: asyncssh.SSHServerConnection) -> None:
+    def _make_room(self) -> None:
+        """Of too many that have not logged in, end the oldest one of whoever has most of them."""
+        starting = {c: _neighbours(address) for c, address in self._connections.items() if not c.has_logged_in}
+        if len(starting) >= self._max_starting:
+            most = Counter(starting.values()).most_common(1)[0][0]
+            oldest = next(connection for connection, whose in starting.items() if whose == most)
+            del self._connections[oldest]
+            oldest.abort()
+
+    async def _forget(self, connection: DoorConnection) -> None:
         await connection.wait_closed()
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Own a task. Its crash is its own: it is logged, and ends nothing else."""
@@ -114,7 +136,12 @@ class SshGateway:
             await asyncio.wait(self._tasks, timeout=1)
 
 
-def _options(host_key: asyncssh.SSHKey) -> asyncssh.SSHServerConnectionOptions:
+def _neighbours(address: Address) -> int:
+    """Who shares a limit: one IPv4 address, or what a provider gives one customer of IPv6 (RFC 6177)."""
+    return int(address) if address.version == 4 else int(address) >> 64
+
+
+def _options(host_key: asyncssh.SSHKey, login_timeout: float) -> asyncssh.SSHServerConnectionOptions:
     """What every client connection is offered: certificates and nothing else."""
     return asyncssh.SSHServerConnectionOptions(
         server_host_keys=[host_key],
@@ -127,10 +154,11 @@ def _options(host_key: asyncssh.SSHKey) -> asyncssh.SSHServerConnectionOptions:
         agent_forwarding=False,
         x11_forwarding=False,
         line_editor=False,
+        kex_algs=[name for name in KEY_EXCHANGES if name.encode() in get_kex_algs()],
         compression_algs=None,
         encoding=None,
         window=WINDOW,
-        login_timeout=LOGIN_TIMEOUT,
+        login_timeout=login_timeout,
         keepalive_interval=KEEPALIVE,
         keepalive_count_max=4,
         config=[],

@@ -13,15 +13,14 @@ from typing import Protocol
 import asyncssh
 from asyncssh.public_key import SSHOpenSSHCertificate
 
+from bastion.core.certificate import CERTIFIED_KEYS
 from bastion.core.errors import ConfigError
+from bastion.gateways.ssh.limits import RestrainedConnection
 
 MIN_ASYNCSSH = (2, 24, 1)
 """Before it, a second USERAUTH_REQUEST that is pipelined while a check awaits logs in as someone else."""
 
-PASSED_ENVIRONMENT = (b"LANG", b"LC_", b"COLORTERM")
-"""Beginnings of the variables a client may set at the target: nothing that a loader or shell obeys."""
-
-MAX_VARIABLES = 32
+_CERTIFICATE = "-cert-v01@openssh.com"
 
 
 def check_version() -> None:
@@ -35,8 +34,12 @@ def check_version() -> None:
 class Judge(Protocol):
     """Who decides about certificates on one connection."""
 
+    def recognise_certificate(self, blob: bytes) -> bool:
+        """Whether it says that it is ours; asked before its signature is checked, which costs."""
+        ...
+
     async def judge_certificate(self, username: str, blob: bytes) -> bool:
-        """Whether the certificate may be used; asked for unsigned offers too."""
+        """Whether the certificate may be used; its signature was checked. Asked for unsigned offers too."""
         ...
 
     def certificate_proven(self, username: str, blob: bytes) -> None:
@@ -44,19 +47,7 @@ class Judge(Protocol):
         ...
 
 
-class ClientChannel(asyncssh.SSHServerChannel[bytes]):
-    """A session channel that takes no environment but a few names."""
-
-    def _process_env_request(self, packet: asyncssh.packet.SSHPacket) -> bool:
-        name, value = packet.get_string(), packet.get_string()
-        packet.check_end()
-        if not name.startswith(PASSED_ENVIRONMENT) or b"\0" in name + value or len(self._env) >= MAX_VARIABLES:
-            return False
-        self._env[name] = value
-        return True
-
-
-class DoorConnection(asyncssh.SSHServerConnection):
+class DoorConnection(RestrainedConnection):
     """A client's connection whose certificates are judged by ``owner``."""
 
     def __init__(
@@ -69,6 +60,20 @@ class DoorConnection(asyncssh.SSHServerConnection):
         super().__init__(loop, options)
         self._protocol_factory = lambda: owner
         self._judge = judge
+
+    async def _validate_client_certificate(self, username: str, key_data: bytes) -> asyncssh.SSHKey | None:
+        """asyncssh checks any certificate's signature first, by whatever key it names: by a stranger's RSA of 16,384
+        bits as well (CVE-2026-39829). Only what our own keys are said to have signed comes that far.
+        """
+        if not _type_of(key_data).endswith(_CERTIFICATE) or not self._judge.recognise_certificate(key_data):
+            return None
+        return await super()._validate_client_certificate(username, key_data)
+
+    async def _validate_client_public_key(self, username: str, key_data: bytes) -> asyncssh.SSHKey | None:
+        """The same for plain keys: what is not certified here is not even decoded."""
+        if _type_of(key_data) not in CERTIFIED_KEYS:
+            return None
+        return await super()._validate_client_public_key(username, key_data)
 
     async def _validate_openssh_certificate(self, username: str, cert: SSHOpenSSHCertificate) -> asyncssh.SSHKey | None:
         """Everything is asked of the judge; the private key's touch stays demanded of security keys."""
@@ -84,9 +89,7 @@ class DoorConnection(asyncssh.SSHServerConnection):
             self._judge.certificate_proven(username, key_data)
         return valid
 
-    def create_server_channel(
-        self, encoding: str | None = None, errors: str = "strict", window: int = 0, max_pktsize: int = 0
-    ) -> asyncssh.SSHServerChannel[bytes]:
-        return ClientChannel(
-            self, self._loop, True, False, False, 0, 0, None, "strict", window or self._window, self._max_pktsize
-        )
+
+def _type_of(blob: bytes) -> str:
+    """The type of a public key or certificate, whose first string it is; what has none has an empty one."""
+    return blob[4 : 4 + int.from_bytes(blob[:4], "big")].decode("ascii", "replace")

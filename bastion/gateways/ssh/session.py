@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, assert_never
@@ -31,6 +32,9 @@ CUT = 0.4
 
 WINDOW = 2 * 1024 * 1024
 """Bytes a peer may send ahead; OpenSSH's own default (channels.h)."""
+
+TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+"""A terminal's name (term(7)): it goes into the recording's first line and the target's environment."""
 
 log = structlog.get_logger(__name__)
 
@@ -75,13 +79,17 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
         self._relay: Relay | None = None
         self._early: list[bytes] = []
         self._early_eof = False
+        self._started = False
         self._gone = False
 
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
         self._channel = chan
 
     def pty_requested(self, term_type: str, term_size: tuple[int, int, int, int], term_modes: Any) -> bool:
-        self._pty = Pty(printable(term_type, 64), term_size, dict(term_modes))
+        """Before the session starts: whether there is a terminal decides what is recorded of what is typed."""
+        if self._started or not TERM.fullmatch(term_type):
+            return False
+        self._pty = Pty(term_type, term_size, dict(term_modes))
         return True
 
     def shell_requested(self) -> bool:
@@ -99,6 +107,7 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
         return True
 
     def session_started(self) -> None:
+        self._started = True
         self._house.spawn(self._run())
 
     # What arrives before the target is there waits in order; the channel is paused, so it is one window at most.

@@ -11,7 +11,7 @@ from bastion.access.certification import Certification
 from bastion.core.certificate import certificate_line, parse_public_key, target_principal
 from bastion.core.errors import BastionError
 from bastion.core.session import Session
-from bastion.core.target import Target
+from bastion.core.target import Target, printable
 from bastion.ports import Signer
 
 CONNECT_TIMEOUT = 10.0
@@ -88,6 +88,6 @@ def _sentence(error: Exception, target: Target, session: Session, signer: Signer
         case ConnectionRefusedError():
             return f"{name} refused the connection: no SSH server is listening there."
         case asyncssh.Error():
-            return f"{name} ended the connection before the login was done: {error.reason}"
+            return f"{name} ended the connection before the login was done: {printable(error.reason)}"
         case _:
             return f"{name} cannot be reached from the bastion."

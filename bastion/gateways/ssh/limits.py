@@ -1,0 +1,159 @@
+"""What a client may cost: bounds that asyncssh leaves to the client's good will.
+
+A client says itself how much it takes ahead (the window), in what pieces (the maximum packet), and may then read
+nothing, or begin a key exchange and not go on with it. Whatever it says, each of its channels holds about a window of
+its input and a buffer of its output here, and no more. The private names that are overridden are guarded by the same
+test as those of `internals`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+import asyncssh
+from asyncssh.channel import SSHChannel
+from asyncssh.constants import MSG_CHANNEL_OPEN
+from asyncssh.packet import SSHPacket, SSHPacketLogger
+
+MAX_FAILURES = 20
+"""Failed attempts to log in on one connection; OpenSSH gives six, which agents with many keys exceed."""
+
+MAX_CHANNELS = 32
+"""Of one connection at a time; OpenSSH's own default is ten sessions (MaxSessions), and here jumps count too."""
+
+MIN_PACKET = 1024
+"""Bytes; a client that wants its output in smaller pieces wants the bastion's time. Real ones say 16 KiB and more."""
+
+MAX_DEFERRED = 1000
+"""Packets kept back during a key exchange; a client that asks for more answers meanwhile is not waiting for its end."""
+
+JOINED = 4096
+"""Bytes to which small pieces of waiting input are joined: a window of one-byte packets is a hundred times its size."""
+
+PASSED_ENVIRONMENT = (b"LANG", b"LC_", b"COLORTERM")
+"""Beginnings of the variables a client may set at the target: nothing that a loader or shell obeys."""
+
+MAX_VARIABLES = 32
+
+MAX_VARIABLE = 1024
+"""Bytes of a variable's name and value; a list of languages has fewer."""
+
+
+class Outlet(Protocol):
+    """The connection that a channel writes to."""
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether what is written now would only wait in memory."""
+        ...
+
+
+class _RestrainedChannel(SSHChannel[bytes]):
+    """A channel that writes only what the socket takes, and whose waiting input is as large as its bytes."""
+
+    def _flush_send_buf(self) -> None:
+        """What cannot go out yet stays in the channel's own buffer, which is bounded: a full one pauses its source."""
+        if self._conn is not None and cast(Outlet, self._conn).is_congested:
+            self._pause_resume_writing()
+        else:
+            super()._flush_send_buf()
+
+    def flush(self) -> None:
+        """Go on, after the connection was congested."""
+        self._flush_send_buf()
+
+    def _accept_data(self, data: bytes, datatype: int | None = None) -> None:
+        super()._accept_data(data, datatype)
+        waiting = self._recv_buf
+        if len(waiting) > 1 and waiting[-2][1] == datatype and len(waiting[-2][0]) < JOINED:
+            last, _ = waiting.pop()
+            waiting[-1] = (waiting[-1][0] + last, datatype)
+
+
+class SessionChannel(_RestrainedChannel, asyncssh.SSHServerChannel[bytes]):
+    """A session channel that takes no environment but a few names."""
+
+    def _process_env_request(self, packet: SSHPacket) -> bool:
+        name, value = packet.get_string(), packet.get_string()
+        packet.check_end()
+        too_much = len(self._env) >= MAX_VARIABLES or len(name + value) > MAX_VARIABLE
+        if not name.startswith(PASSED_ENVIRONMENT) or b"\0" in name + value or too_much:
+            return False
+        self._env[name] = value
+        return True
+
+
+class TunnelChannel(_RestrainedChannel, asyncssh.SSHTCPChannel[bytes]):
+    """The channel of `ssh -J`, which carries a connection of its own."""
+
+
+class RestrainedConnection(asyncssh.SSHServerConnection):
+    """A client's connection, within the bounds above."""
+
+    _stopped = False
+    _failures = 0
+
+    @property
+    def has_logged_in(self) -> bool:
+        return self._auth_complete
+
+    def send_userauth_failure(self, partial_success: bool) -> None:
+        """Nobody goes on guessing: each attempt costs more here than there."""
+        self._failures += 1
+        if self._failures > MAX_FAILURES:
+            self.disconnect(asyncssh.DISC_NO_MORE_AUTH_METHODS_AVAILABLE, "Too many attempts to log in.")
+        else:
+            super().send_userauth_failure(partial_success)
+
+    def _process_channel_open(self, pkttype: int, pktid: int, packet: SSHPacket) -> None:
+        asked = SSHPacket(packet.get_remaining_payload())
+        _, number, _, size = asked.get_string(), asked.get_uint32(), asked.get_uint32(), asked.get_uint32()
+        if len(self._channels) >= MAX_CHANNELS or size < MIN_PACKET:
+            reason = f"More than {MAX_CHANNELS} channels, or packets under {MIN_PACKET} bytes, are not available."
+            self.send_channel_open_failure(number, asyncssh.OPEN_RESOURCE_SHORTAGE, reason, "en")
+        else:
+            super()._process_channel_open(pkttype, pktid, packet)
+
+    _packet_handlers = {**asyncssh.SSHServerConnection._packet_handlers, MSG_CHANNEL_OPEN: _process_channel_open}
+
+    def create_server_channel(
+        self, encoding: str | None = None, errors: str = "strict", window: int = 0, max_pktsize: int = 0
+    ) -> SessionChannel:
+        return SessionChannel(
+            self, self._loop, True, False, False, 0, 0, None, "strict", window or self._window, self._max_pktsize
+        )
+
+    def create_tunnel_channel(self) -> TunnelChannel:
+        """For a connection inside this one."""
+        return TunnelChannel(self, self._loop, None, "strict", self._window, self._max_pktsize)
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether what is written now would only wait in memory: for the socket, or for the end of a key exchange."""
+        return self._stopped or not self._kex_complete
+
+    def pause_writing(self) -> None:
+        """The client does not read. Its channels stop, and so does reading what it asks: each answer would wait too."""
+        self._stopped = True
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._stopped = False
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+        self._flush_channels()
+
+    def send_packet(self, pkttype: int, *args: bytes, handler: SSHPacketLogger | None = None) -> None:
+        super().send_packet(pkttype, *args, handler=handler)
+        if len(self._deferred_packets) > MAX_DEFERRED:
+            self.abort()
+
+    def _send_deferred_packets(self) -> None:
+        """A key exchange is over."""
+        super()._send_deferred_packets()
+        self._flush_channels()
+
+    def _flush_channels(self) -> None:
+        for channel in list(self._channels.values()):
+            cast(_RestrainedChannel, channel).flush()
