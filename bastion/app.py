@@ -24,6 +24,7 @@ from aiohttp import web
 from bastion import __version__
 from bastion.access.admission import Admission
 from bastion.access.approval import Approval
+from bastion.access.askable import Choice
 from bastion.access.certification import Certification
 from bastion.access.doorstep import Doorstep
 from bastion.access.handover import Handover
@@ -45,7 +46,9 @@ from bastion.adapters.signer import FileSigner, open_signer
 from bastion.adapters.store import open_store
 from bastion.chatops import slack
 from bastion.chatops.desk import Desk
+from bastion.chatops.errands import Errands
 from bastion.config import Settings, load, read_policy
+from bastion.config.settings import SlackEntry
 from bastion.console import app as console
 from bastion.console import certificates, grants, links, login, records
 from bastion.console.caller import Callers
@@ -147,7 +150,11 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
             balancers=settings.proxy_protocol,
         )
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        routes = _routes(settings, parts, certification=certification, recordings=recordings, session=session)
+        errands = Errands()
+        stack.push_async_callback(errands.close)
+        routes = _routes(
+            settings, parts, certification=certification, recordings=recordings, session=session, errands=errands
+        )
         try:
             runner = await console.serve(routes, settings.listen.http.host, settings.listen.http.port, _tls(settings))
             stack.push_async_callback(runner.cleanup)
@@ -168,6 +175,7 @@ def _routes(
     certification: Certification,
     recordings: FileRecordings,
     session: aiohttp.ClientSession,
+    errands: Errands,
 ) -> web.Application:
     """The console: login, the JSON API, and the chats that are configured."""
     doorstep = Doorstep(**parts("locator", "catalogue", "coordination", "store", "clock", "node"))
@@ -197,17 +205,30 @@ def _routes(
             approval=approval,
             standing=standing,
             linking=linking,
+            choice=Choice(**parts("policies", "catalogue", "clock")),
             public_url=settings.public_url,
             **parts("store", "clock", "node"),
         )
-        routes += slack.routes(
-            desk=desk,
-            signing_secret=settings.chat.slack.signing_secret.reveal(),
-            workspaces=settings.chat.slack.workspaces,
-            **parts("coordination", "store", "locator", "clock", "node"),
-        )
+        routes += _slack(settings.chat.slack, desk, errands, parts)
     callers = Callers(tokens=tokens, doorstep=doorstep, public_url=settings.public_url)
     return console.build(routes=routes, callers=callers)
+
+
+def _slack(entry: SlackEntry, desk: Desk, errands: Errands, parts: _Parts) -> list[web.RouteDef]:
+    """Slack's routes, when it may reach us over HTTP."""
+    if entry.signing_secret is None:
+        return []
+    api = None
+    if entry.bot_token is not None:
+        api = slack.SlackApi(token=entry.bot_token.reveal(), channel=entry.channel)
+    return slack.routes(
+        desk=desk,
+        signing_secret=entry.signing_secret.reveal(),
+        workspaces=entry.workspaces,
+        api=api,
+        errands=errands,
+        **parts("coordination", "store", "locator", "clock", "node"),
+    )
 
 
 def _issuer(entry: Any, session: aiohttp.ClientSession, clock: Clock) -> Issuer:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bastion.access.approval import Approval
+from bastion.access.askable import Choice
 from bastion.access.linking import Linking
 from bastion.access.standing import Standing
 from bastion.access.wish import Wish
@@ -99,6 +100,7 @@ class Office:
     clock: FakeClock
     approval: Approval
     standing: Standing
+    choice: Choice
     linking: Linking
 
     def under(self, policy: str) -> Approval:
@@ -149,6 +151,7 @@ async def open_office(folder: Path, clock: FakeClock) -> AsyncIterator[Office]:
             node=NODE,
         ),
         standing=Standing(store=store, policies=policies, catalogue=catalogue(), clock=clock),
+        choice=Choice(policies=policies, catalogue=catalogue(), clock=clock),
         linking=Linking(store=store, coordination=coordination, clock=clock, node=NODE),
     )
     try:

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from bastion.access.approval import Approval, Holding
+from bastion.access.askable import Choice
 from bastion.access.ballot import Granted, TurnedDown, WaitingForOthers
 from bastion.access.linking import Account, Linking
-from bastion.access.standing import Standing
+from bastion.access.standing import Pending, Standing
+from bastion.access.wish import Wish
 from bastion.chatops import messages
+from bastion.chatops.cards import Button, Card, Deed
 from bastion.chatops.commands import (
     ApproveCommand,
     Command,
@@ -29,29 +32,54 @@ from bastion.chatops.commands import (
     WhoCommand,
     parse,
 )
+from bastion.chatops.story import card_of, story_of
 from bastion.core.audit import Event, Kind
 from bastion.core.errors import NotFound, Refused
 from bastion.core.grant import Verdict
 from bastion.core.identity import Identity
 from bastion.ports import Clock, Store
 
+MAX_CHOICE = 100
+"""Targets that a form offers; the longest list a chat shows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Private:
-    """For the one who typed the command."""
+    """For the one who typed the command. ``link`` is for them alone."""
 
     text: str
+    link: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """For everybody in the channel; ``to`` is the account it concerns, to be notified."""
+    """For everybody in the channel; ``to`` is the account it concerns, to be notified.
+
+    ``subject`` is the request whose card shows how it goes on.
+    """
 
     text: str
     to: Mention | None
+    subject: str | None = None
 
 
 Reply = Private | Announcement
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What the form of a request offers."""
+
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """What one person has and what waits for them, each with its buttons."""
+
+    who: str
+    have: tuple[Card, ...]
+    waiting: tuple[Card, ...]
 
 
 class Desk:
@@ -62,6 +90,7 @@ class Desk:
         *,
         approval: Approval,
         standing: Standing,
+        choice: Choice,
         linking: Linking,
         store: Store,
         clock: Clock,
@@ -70,6 +99,7 @@ class Desk:
     ) -> None:
         self._approval = approval
         self._standing = standing
+        self._choice = choice
         self._linking = linking
         self._store = store
         self._clock = clock
@@ -82,23 +112,84 @@ class Desk:
         Raises:
             Refused: it was not done; the sentence is for the one who typed it.
         """
+        actor = await self._known(account)
+        return actor if isinstance(actor, Private) else await self._obey(parse(text), actor, account)
+
+    async def press(self, button: Button, account: Account) -> Reply:
+        """Do what a button says, as whoever linked ``account``: the one who pressed, whoever's message it is on.
+
+        Raises:
+            Refused: it was not done; the sentence is for the one who pressed.
+        """
+        actor = await self._known(account)
+        if isinstance(actor, Private):
+            return actor
+        match button.deed:
+            case Deed.APPROVE:
+                return await self._review(button.subject, actor, Verdict.APPROVE)
+            case Deed.REFUSE:
+                return await self._review(button.subject, actor, Verdict.REFUSE)
+            case _:
+                assert_never(button.deed)
+
+    async def form(self, account: Account) -> Form | Private:
+        """What the account's owner may ask for.
+
+        Raises:
+            Refused: nothing.
+        """
+        actor = await self._known(account)
+        if isinstance(actor, Private):
+            return actor
+        targets = tuple(each.target for each in self._choice.of(actor, MAX_CHOICE))
+        if not targets:
+            raise Refused(messages.NOTHING_TO_ASK_FOR)
+        return Form(targets)
+
+    async def submit(self, wish: Wish, account: Account) -> Reply:
+        """Ask for what a filled form says. Raises as `carry_out`."""
+        actor = await self._known(account)
+        return actor if isinstance(actor, Private) else await self._ask(wish, actor)
+
+    async def home(self, account: Account) -> Home | Private:
+        """What the account's owner has, and what waits for them."""
+        actor = await self._known(account)
+        if isinstance(actor, Private):
+            return actor
+        now = self._clock.now()
+        held = await self._standing.access_of(actor, None)
+        waiting = await self._standing.pending(actor, None)
+        return Home(
+            messages.you(actor),
+            tuple(Card(messages.held_line(each.grant, now)) for each in held),
+            tuple(_pending_card(each) for each in waiting),
+        )
+
+    async def card(self, request_id: str) -> Card:
+        """The card of a request as it stands now. Raises `NotFound`."""
+        return card_of(await story_of(self._store, request_id, self._clock.now()))
+
+    async def card_again(self, button: Button, row: str) -> Card:
+        """What the message now shows that ``button`` was on. Raises `NotFound`."""
+        return await self.card(button.request_id)
+
+    async def _known(self, account: Account) -> Identity | Private:
+        """Who linked ``account``, or the link that a stranger gets."""
         try:
-            actor = await self._linking.identity_of(account.platform, account.workspace, account.user)
+            return await self._linking.identity_of(account.platform, account.workspace, account.user)
         except NotFound:
             offer = await self._offer(account, messages.NOT_LINKED)
             await self._note_stranger(account)
             return offer
-        return await self._obey(parse(text), actor, account)
 
     async def _obey(self, command: Command, actor: Identity, account: Account) -> Reply:
         match command:
             case GrantCommand(mention, wish):
                 beneficiary = await self._mentioned(mention, account)
                 answer = await self._approval.grant(actor, beneficiary, wish, None)
-                return Announcement(messages.answered(answer), mention)
+                return Announcement(messages.answered(answer), mention, answer.request.id)
             case RequestCommand(wish):
-                request = await self._approval.request(actor, actor, wish, None)
-                return Announcement(messages.asked(request, actor), None)
+                return await self._ask(wish, actor)
             case RevokeGrantCommand(grant_id):
                 ended = await self._approval.revoke(grant_id, actor, None)
                 return Announcement(messages.revoked(ended), None)
@@ -119,6 +210,10 @@ class Desk:
             case _:
                 assert_never(command)
 
+    async def _ask(self, wish: Wish, actor: Identity) -> Announcement:
+        request = await self._approval.request(actor, actor, wish, None)
+        return Announcement(messages.asked(request, actor), None, request.id)
+
     async def _note_stranger(self, account: Account) -> None:
         details = {"platform": account.platform, "workspace": account.workspace, "user": account.user}
         reasons = ("the account is not linked",)
@@ -131,7 +226,7 @@ class Desk:
         answer = await self._approval.review(request_id, actor, verdict, None)
         match answer:
             case Granted() | TurnedDown():
-                return Announcement(messages.answered(answer), None)
+                return Announcement(messages.answered(answer), None, request_id)
             case WaitingForOthers():
                 return Private(messages.answered(answer))
             case _:
@@ -150,4 +245,9 @@ class Desk:
 
     async def _offer(self, account: Account, text: str) -> Private:
         code = await self._linking.offer(account)
-        return Private(f"{text}\n{self._public_url}/link/{account.platform}/{code}")
+        return Private(text, f"{self._public_url}/link/{account.platform}/{code}")
+
+
+def _pending_card(each: Pending) -> Card:
+    buttons = (Button(Deed.APPROVE, each.request.id), Button(Deed.REFUSE, each.request.id))
+    return Card(messages.waiting_line(each), buttons if each.answerable else ())

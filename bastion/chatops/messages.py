@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from bastion.access.approval import Revoked
 from bastion.access.ballot import Answer, Granted, TurnedDown, WaitingForOthers
 from bastion.access.standing import Held, Pending
-from bastion.core.grant import Grant, Request, spell
+from bastion.core.grant import Approved, Closed, Grant, Request, Waiting, spell
 from bastion.core.identity import Identity
 from bastion.core.target import printable
+
+if TYPE_CHECKING:
+    from bastion.chatops.story import Story
 
 NOT_LINKED = (
     "This account belongs to nobody here yet. Open this once, log in and confirm; it works for ten minutes and for you "
@@ -24,6 +27,11 @@ NOT_LINKED = (
 ALREADY_LINKED = "This account is linked to {who}. To link it to another identity, open this, log in and confirm:"
 BENEFICIARY_NOT_LINKED = "has not linked their account yet: they type /bastion link first, then try again."
 RECEIVED_BEFORE = "This command has arrived before and is not done twice. See what came of it: /bastion who"
+NOTHING_TO_ASK_FOR = "No policy lets you ask for anything here. Ask the people who write them."
+HAVE = "What you have"
+WAITING = "What waits"
+NO_GRANT = "You have no live grant."
+NO_REQUEST = "No request waits."
 OUT_OF_ORDER = "The bastion cannot do this right now; try again in a moment."
 
 HELP = """\
@@ -38,16 +46,42 @@ Several targets or logins are written with commas. as crossing at the end: may b
 
 def asked(request: Request, beneficiary: Identity) -> str:
     """After a request was made."""
-    needed = request.demands.approvals
-    people = "one approval" if needed == 1 else f"{needed} approvals"
-    by = f" by {' or '.join(sorted(request.demands.reviewers))}" if request.demands.reviewers else ""
-    return "\n".join(
-        (
-            f"{request.id}: {beneficiary.display} asks for {what(request)} for {spell(request.duration)}.",
-            f"Reason: {request.reason}",
-            f"It needs {people}{by} before {moment(request.times_out_at)}.",
-        )
+    return f"{asking(request, beneficiary)}\n{_needs(request, request.demands.approvals)}"
+
+
+def asking(request: Request, beneficiary: Identity) -> str:
+    """Who asks for what, and why."""
+    return (
+        f"{request.id}: {beneficiary.display} asks for {what(request)} for {spell(request.duration)}.\n"
+        f"Reason: {request.reason}"
     )
+
+
+def standing_of(story: Story) -> str:
+    """Where a request stands: what it needs, or what became of it."""
+    request, by = story.request, " and ".join(voter.display for voter in story.approvers)
+    if (grant := story.grant) is not None:
+        if grant.revoked_at is not None:
+            return f"Approved by {by}. Ended early at {moment(grant.revoked_at)}, {grant.id}."
+        verb = "Ended" if story.at >= grant.ends_at else "May be used until"
+        joint = " at" if story.at >= grant.ends_at else ""
+        return f"Approved by {by}. {verb}{joint} {moment(grant.ends_at)}, {grant.id}."
+    match story.standing:
+        case Waiting(missing):
+            return _needs(request, missing, f"Approved by {by}. " if by else "")
+        case Closed(reason):
+            return f"Closed: {reason}."
+        case Approved():
+            return f"Approved by {by}."
+        case _:
+            assert_never(story.standing)
+
+
+def _needs(request: Request, missing: int, approved: str = "") -> str:
+    more = " more" if approved else ""
+    people = f"one{more} approval" if missing == 1 else f"{missing}{more} approvals"
+    by = f" by {' or '.join(sorted(request.demands.reviewers))}" if request.demands.reviewers else ""
+    return f"{approved}It needs {people}{by} before {moment(request.times_out_at)}."
 
 
 def answered(answer: Answer) -> str:
@@ -86,26 +120,33 @@ def revoked(ended: Revoked) -> str:
 def access(held: Sequence[Held], *, now: datetime) -> str:
     """What somebody may reach."""
     if not held:
-        return "You have no live grant."
-    return "\n".join(["You may use:", *(f"  {_line(each.grant, now)}" for each in held)])
+        return NO_GRANT
+    return "\n".join(["You may use:", *(f"  {held_line(each.grant, now)}" for each in held)])
 
 
 def grants(held: Sequence[Held], *, now: datetime) -> str:
     """Live grants of several people."""
-    return "\n".join(f"{each.holder.display}: {_line(each.grant, now)}" for each in held) or "There is no live grant."
+    return (
+        "\n".join(f"{each.holder.display}: {held_line(each.grant, now)}" for each in held) or "There is no live grant."
+    )
 
 
 def pending(waiting: Sequence[Pending]) -> str:
     """Requests that wait."""
-    return "\n".join(_waiting(each) for each in waiting) or "No request waits."
+    return "\n".join(waiting_line(each) for each in waiting) or NO_REQUEST
 
 
 def who(identity: Identity, held: Sequence[Held], waiting: Sequence[Pending], *, now: datetime) -> str:
     """Everything one person may want to know about themself."""
-    parts = [f"You are {identity.display} ({identity.id}).", access(held, now=now)]
+    parts = [you(identity), access(held, now=now)]
     if waiting:
         parts.append(pending(waiting))
     return "\n".join(parts)
+
+
+def you(identity: Identity) -> str:
+    """Whom this account belongs to."""
+    return f"You are {identity.display} ({identity.id})."
 
 
 def what(subject: Request | Grant) -> str:
@@ -129,11 +170,13 @@ def quoted(text: str) -> str:
     return printable(text, 80)
 
 
-def _line(grant: Grant, now: datetime) -> str:
+def held_line(grant: Grant, now: datetime) -> str:
+    """One live grant, in one line."""
     return f"{what(grant)} until {moment(grant.ends_at)} ({spell(grant.ends_at - now)} left), {grant.id}"
 
 
-def _waiting(each: Pending) -> str:
+def waiting_line(each: Pending) -> str:
+    """One request that waits, in one line."""
     yours = " It waits for your answer." if each.answerable else " It waits for others."
     request = each.request
     return (

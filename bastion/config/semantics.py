@@ -175,6 +175,12 @@ def _chat(readable: Readable) -> Iterator[Problem]:
         yield Problem(
             ("chat", "slack", "workspaces"), "must name at least one team id: empty means nobody is listened to"
         )
+    if slack is not None and slack.signing_secret is None and slack.app_token is None:
+        yield Problem(("chat", "slack"), "needs signing_secret, for HTTP, or app_token, for Socket Mode")
+    if slack is not None and slack.bot_token is None:
+        for key in ("app_token", "channel"):
+            if getattr(slack, key) is not None:
+                yield Problem(("chat", "slack", "bot_token"), f"is missing, and {key} needs it")
 
 
 _CHECKS: tuple[Callable[[Readable], Iterator[Problem]], ...] = (

@@ -11,7 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr, 
 from pydantic.json_schema import GenerateJsonSchema
 
 from bastion.config import hostkeys, values
-from bastion.config.secret import CredentialSecret, FileSecret, Plain, Secret, parse_key, parse_secret, parse_url
+from bastion.config.secret import (
+    CredentialSecret,
+    EnvSecret,
+    FileSecret,
+    Plain,
+    Secret,
+    parse_key,
+    parse_secret,
+    parse_url,
+)
 from bastion.config.values import HostPort
 from bastion.core.geofence import Fence, Network
 from bastion.core.identity import ClaimMapping
@@ -65,6 +74,7 @@ Listen = Annotated[HostPort, *_setting(values.host_port)]
 PublicUrl = Annotated[str, *_setting(values.public_url, format="uri")]
 IssuerUrl = Annotated[str, *_setting(values.issuer_url, format="uri")]
 KeyLine = Annotated[str, *_setting(hostkeys.public_key, pattern="^(ssh|ecdsa)-[a-z0-9-]+ AAAA")]
+Channel = Annotated[str, *_setting(values.channel, pattern=values.CHANNEL.pattern)]
 Workspace = Annotated[str, *_setting(values.workspace, pattern=values.WORKSPACE.pattern)]
 Lifetime = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_LIFETIME, MAX_LIFETIME))]
 Age = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_AGE, MAX_AGE))]
@@ -193,13 +203,30 @@ class CertificatesEntry(Section):
 
 
 class SlackEntry(Section):
-    signing_secret: Reference
+    signing_secret: Reference | None = None
+    """For requests over HTTP. Without one, Slack is heard through Socket Mode alone."""
     workspaces: tuple[Workspace, ...]
     """Team ids that are listened to."""
+    bot_token: Reference | None = None
+    """``xoxb-…``: for buttons, forms and threads. Without one there are only commands."""
+    app_token: Reference | None = None
+    """``xapp-…``: for Socket Mode, where the bastion opens the connection and nothing needs to reach it."""
+    channel: Channel | None = None
+    """Id of the channel in which requests and grants are told, each in its thread."""
 
 
 class ChatEntry(Section):
     slack: SlackEntry | None = None
+
+    def secrets(self) -> dict[tuple[str | int, ...], Secret | None]:
+        """Every reference of every chat, by the path of its setting."""
+        return {
+            ("chat", platform, key): value
+            for platform, entry in self
+            if entry is not None
+            for key, value in entry
+            if isinstance(value, FileSecret | EnvSecret | CredentialSecret)
+        }
 
 
 class Settings(Section):
@@ -255,7 +282,7 @@ class Settings(Section):
             ("store", "url"): self.store.url,
             ("coordination", "url"): self.coordination.url,
             **{("issuers", i, "client_secret"): issuer.client_secret for i, issuer in enumerate(self.issuers)},
-            ("chat", "slack", "signing_secret"): self.chat.slack.signing_secret if self.chat.slack else None,
+            **self.chat.secrets(),
         }
         return {path: secret for path, secret in found.items() if secret is not None and not isinstance(secret, Plain)}
 

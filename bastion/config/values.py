@@ -23,6 +23,9 @@ _DURATION = re.compile(r"(?:(\d{1,4})d)?(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,6
 WORKSPACE = re.compile(r"[TE][A-Z0-9]{2,20}")
 """A Slack team or enterprise id."""
 
+CHANNEL = re.compile(r"[CGD][A-Z0-9]{2,20}")
+"""A Slack channel's id."""
+
 _PLAIN = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 MAX_HOST = 253
@@ -164,6 +167,12 @@ def workspace(raw: Any) -> str:
     if not WORKSPACE.fullmatch(team := text(raw)):
         raise ValueError(f"{_quote(team)} must be a Slack team id, such as T012AB3CD")
     return team
+
+
+def channel(raw: Any) -> str:
+    if not CHANNEL.fullmatch(name := text(raw)):
+        raise ValueError(f"{_quote(name)} must be the id of a channel, such as C0123456789, not its name")
+    return name
 
 
 def is_loopback(name: str) -> bool:

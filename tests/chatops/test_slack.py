@@ -106,6 +106,7 @@ async def serving(office: Office, *, secret: str = SECRET) -> AsyncIterator[str]
     desk = Desk(
         approval=office.approval,
         standing=office.standing,
+        choice=office.choice,
         linking=office.linking,
         store=office.store,
         clock=office.clock,
@@ -160,14 +161,11 @@ async def test_granting_is_announced_to_the_channel_and_to_the_beneficiary(chat:
     answer = await chat.type(GRANT, "U0SAM")
 
     (grant,) = await chat.office.store.grants()
-    assert answer == Answer(
-        200,
-        {
-            "response_type": "in_channel",
-            "text": "<@U0CARLA> carla@example.com may use web-1.staging.eu as deploy until 2026-03-02 11:00 UTC (2h).\n"
-            "Reason: fix the queue\n"
-            f"Grant {grant.id}, approved by sam@example.com.",
-        },
+    assert answer.is_public
+    assert answer.text == (
+        "<@U0CARLA> carla@example.com may use web-1.staging.eu as deploy until 2026-03-02 11:00 UTC (2h).\n"
+        "Reason: fix the queue\n"
+        f"Grant {grant.id}, approved by sam@example.com."
     )
     assert (grant.identity, grant.approved_by) == (CARLA.id, (SAM.id,))
 
@@ -179,12 +177,10 @@ async def test_revoking_by_target_and_by_id_is_announced(chat: Slack) -> None:
         f"Grant {grant.id} is revoked: carla@example.com may not use web-1.staging.eu as deploy any more. "
         "Open sessions are being cut."
     )
-    assert await chat.type(f"revoke <@U0CARLA> {WEB}", "U0SIA") == Answer(
-        200, {"response_type": "in_channel", "text": f"<@U0CARLA> {sentence}"}
-    )
-    assert await chat.type(f"revoke {grant.id}", "U0SIA") == Answer(
-        200, {"response_type": "in_channel", "text": sentence}
-    )
+    by_target = await chat.type(f"revoke <@U0CARLA> {WEB}", "U0SIA")
+    assert (by_target.is_public, by_target.text) == (True, f"<@U0CARLA> {sentence}")
+    by_id = await chat.type(f"revoke {grant.id}", "U0SIA")
+    assert (by_id.is_public, by_id.text) == (True, sentence)
     assert (await chat.office.store.grant(grant.id)).revoked_at == chat.office.clock.now()
 
 

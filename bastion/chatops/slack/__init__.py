@@ -1,0 +1,19 @@
+"""Slack: commands, buttons, the form and the app's home, over HTTP and over Socket Mode, answered in one place."""
+
+from bastion.chatops.guard import MAX_BODY, MAX_INTERACTION, MAX_REFUSALS, MAX_SKEW
+from bastion.chatops.slack.blocks import answer, escape
+from bastion.chatops.slack.http import routes
+from bastion.chatops.slack.outgoing import SlackApi
+from bastion.chatops.slack.signature import verify
+
+__all__ = [
+    "MAX_BODY",
+    "MAX_INTERACTION",
+    "MAX_REFUSALS",
+    "MAX_SKEW",
+    "SlackApi",
+    "answer",
+    "escape",
+    "routes",
+    "verify",
+]
