@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import re
 import ssl
 import stat
@@ -62,7 +63,7 @@ class Machine:
 
     def environment(self) -> dict[str, str]:
         keep = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        browser = f"{sys.executable} -m bastion.demo.browser {self.subject} %s"
+        browser = f"{shlex.quote(sys.executable)} -m bastion.demo.browser {self.subject} %s"
         return keep | {"XDG_CONFIG_HOME": str(self.folder), "BROWSER": browser, "TZ": "UTC"}
 
     async def start(self, *arguments: str, **environment: str) -> asyncio.subprocess.Process:

@@ -32,7 +32,11 @@ from tests.recorded import file_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-COMMAND = "import typer; from bastion.cli import records; app = typer.Typer(); records.register(app); app()"
+# A shell starts what it puts in the background with SIGINT ignored, and a test run may be in the background.
+COMMAND = (
+    "import signal, typer; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from bastion.cli import records; app = typer.Typer(); records.register(app); app()"
+)
 EVIL = b"\x1b]52;c;cm0gLXJmIC8=\x07\x1b]0;root@production\x07\x1b[6n"
 OUTPUT = (
     b"deploy@web-1:~$ ",

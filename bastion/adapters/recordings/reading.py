@@ -103,13 +103,16 @@ class Reader:
         """Kind and body of the next record; None if the file does not hold the whole of it (yet)."""
         self._file.seek(self.tally.size)
         prefix = self._file.read(PREFIX.size)
-        if len(prefix) < PREFIX.size or not any(prefix):
-            self._torn(prefix)
+        if len(prefix) < PREFIX.size:
+            self.incomplete = len(prefix)
+            return None
+        if not any(prefix):
+            self._zeros(prefix)
             return None
         length, kind = read_prefix(prefix, self.tally.records)
         body = self._file.read(length)
         if len(body) < length:
-            self._torn(prefix + body)
+            self.incomplete = len(prefix + body)
             return None
         if kind == MANIFEST:
             return kind, self._end(body)
@@ -117,8 +120,12 @@ class Reader:
         self.tally.count(prefix + body)
         return kind, plain
 
-    def _torn(self, found: bytes) -> None:
-        """The file ends inside a record. A power cut leaves zeros where bytes never reached the disk."""
+    def _zeros(self, found: bytes) -> None:
+        """A power cut leaves zeros where bytes never reached the disk; nothing else may follow them.
+
+        Only here is the rest of the file looked at: behind a record that is merely short, a live writer may have
+        written more in the meantime.
+        """
         self.incomplete = len(found)
         while rest := self._file.read(1 << 16):
             if any(rest):
