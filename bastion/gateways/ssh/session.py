@@ -13,6 +13,7 @@ import structlog
 
 from bastion.access.admission import Admission, Admitted, Terminal, Wish
 from bastion.access.certification import Certification, Proven
+from bastion.access.devicelogin import DeviceLogins
 from bastion.access.supervision import Supervision
 from bastion.core.errors import BastionError, Refused
 from bastion.core.geofence import Address
@@ -51,6 +52,9 @@ class House:
     admission: Admission
     certification: Certification
     supervision: Supervision
+    logins: DeviceLogins
+    public_url: str
+    """Of the console, where people finish what a client without a certificate begins."""
     signer: Signer
     spawn: Callable[[Coroutine[Any, Any, None]], None]
     """Owns the session's task, and waits for it when the gateway stops."""
@@ -324,7 +328,8 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
     async def _finish(self, admitted: Admitted, ended: Ended) -> None:
         at = asyncio.get_running_loop().time() - self._began
         try:
-            admitted.recorder.finish(at, ended.end, ended.status)
+            # It syncs to disk, and other sessions do not wait for that.
+            await asyncio.to_thread(admitted.recorder.finish, at, ended.end, ended.status)
         except BastionError as error:
             log.error("recording could not be closed", session=admitted.session.id, error=str(error))
         try:
