@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shlex
 import re
+import shlex
 import ssl
 import stat
 import sys
