@@ -17,6 +17,9 @@ from bastion.ports import Signer
 CONNECT_TIMEOUT = 10.0
 """Seconds to reach and log in to a target; a host in the same region answers in milliseconds."""
 
+CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
+"""Before the others: one call of the library a packet, where ChaCha20-Poly1305 costs three and a context each."""
+
 KEEPALIVE = 15
 """Seconds between keepalives to the target; four unanswered ones end the session."""
 
@@ -50,6 +53,7 @@ async def connect(
                 preferred_auth=["publickey"],
                 disable_trivial_auth=True,
                 compression_algs=None,
+                encryption_algs=CIPHERS,
                 keepalive_interval=KEEPALIVE,
                 keepalive_count_max=4,
                 login_timeout=CONNECT_TIMEOUT,
