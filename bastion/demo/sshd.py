@@ -6,7 +6,6 @@ Works as root and as an ordinary user.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import secrets
@@ -21,7 +20,7 @@ from pathlib import Path
 import asyncssh
 
 from bastion.core.errors import BastionError
-from bastion.demo.tools import find_library, find_tool, free_port, tool_environment
+from bastion.demo.tools import die_with_parent, find_library, find_tool, free_port, tool_environment
 
 START_TIMEOUT = 10.0
 """Seconds until sshd must listen; it takes about 0.02 on an idle machine."""
@@ -37,11 +36,6 @@ _MARK = "BASTION_SSHD"
 
 _POLL = 0.005
 """Seconds."""
-
-_PR_SET_PDEATHSIG = 1
-"""prctl(2)."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class SshdFailed(BastionError):
@@ -222,17 +216,13 @@ def _start(folder: Path, address: str, options: Sequence[str]) -> tuple[subproce
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # a Ctrl-C at our terminal is ours to handle
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call that takes no lock
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call that takes no lock
             )
         if _listens(process, folder / "log"):
             return process, port
         if "Address already in use" not in (said := (folder / "log").read_text(errors="replace")):
             raise SshdFailed(f"{sshd} did not start:\n{said}")
     raise SshdFailed(f"{sshd} found no free port on {address} in {ATTEMPTS} attempts.")
-
-
-def _die_with_parent() -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _listens(process: subprocess.Popen[bytes], log: Path) -> bool:

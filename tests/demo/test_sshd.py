@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import asyncssh
@@ -149,6 +151,23 @@ def test_nothing_is_left_of_a_server_not_even_what_a_session_orphaned(
             assert all(is_running(pid) for pid in pids)
             client.kill()
     assert not [pid for pid in pids if is_running(pid)]
+
+
+def test_a_server_dies_with_the_program_that_started_it_even_when_that_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from bastion.demo.sshd import running_sshd\n"
+        "with running_sshd(Path(sys.argv[1]), principals={}) as server:\n"
+        "    print(server.pid, flush=True); time.sleep(1000)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        pid = int(program.stdout.readline())
+        assert is_running(pid)
+        program.kill()
+    deadline = time.monotonic() + 5
+    while is_running(pid):
+        assert time.monotonic() < deadline, "the server outlived the program"
+        time.sleep(0.005)
 
 
 def is_running(pid: int) -> bool:
