@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import signal
 import subprocess
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -20,13 +19,11 @@ from pathlib import Path
 import asyncssh
 
 from bastion.core.errors import BastionError
-from bastion.demo.tools import die_with_parent, find_library, find_tool, free_port, tool_environment
+from bastion.demo.processes import die_with_parent, kill_family
+from bastion.demo.tools import find_library, find_tool, free_port, tool_environment
 
 START_TIMEOUT = 10.0
 """Seconds until sshd must listen; it takes about 0.02 on an idle machine."""
-
-STOP_TIMEOUT = 5.0
-"""Seconds until every process of the server must be gone after SIGKILL."""
 
 ATTEMPTS = 5
 """Another program can take a free port between our looking and sshd's binding."""
@@ -122,7 +119,7 @@ def running_sshd(
         host_key = folder / "host_key"
         make_host_key(host_key)
     public = asyncssh.read_private_key(host_key).export_public_key().decode().split()
-    mark = secrets.token_hex(8)
+    mark = f"{_MARK}={secrets.token_hex(8)}"
     options = _options(folder, host_key, host_certificate, mark)
     _write_logins(folder, principals)
     (folder / "user_authorities").write_text("".join(f"{line}\n" for line in user_authorities))
@@ -131,7 +128,7 @@ def running_sshd(
         host_key_line = " ".join(public[:2])
         yield Sshd(address=address, port=port, host_key=host_key_line, folder=folder, pid=process.pid)
     finally:
-        _stop(process, mark)
+        kill_family(process, mark)
 
 
 def _options(folder: Path, host_key: Path, host_certificate: Path | None, mark: str) -> list[str]:
@@ -149,7 +146,7 @@ def _options(folder: Path, host_key: Path, host_certificate: Path | None, mark: 
         "PrintMotd no",
         "PrintLastLog no",
         "Subsystem sftp internal-sftp",
-        f"SetEnv {_MARK}={mark}",
+        f"SetEnv {mark}",
         # Many clients of one address at once, some of which fail on purpose, are the rule here.
         "MaxStartups 1000",
         "MaxSessions 1000",
@@ -241,61 +238,3 @@ def _listens(process: subprocess.Popen[bytes], log: Path) -> bool:
             raise SshdFailed(f"sshd did not listen within {START_TIMEOUT} s:\n{log.read_text(errors='replace')}")
         time.sleep(_POLL)
     return False
-
-
-def _stop(process: subprocess.Popen[bytes], mark: str) -> None:
-    """Kill the server, every connection's processes, and what sessions left behind.
-
-    The listener is stopped first so that it makes no new children, and killed last so that its children stay its own.
-    """
-    if process.poll() is None:
-        process.send_signal(signal.SIGSTOP)
-    deadline = time.monotonic() + STOP_TIMEOUT
-    while left := _descendants(process.pid) | _marked(mark):
-        for pid in left:
-            _kill(pid)
-        if time.monotonic() > deadline:
-            raise SshdFailed(f"Processes {sorted(left)} of an sshd do not end.")
-        time.sleep(_POLL)
-    process.kill()
-    process.wait()
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # it was faster
-
-
-def _descendants(pid: int) -> set[int]:
-    """The children of ``pid``, theirs, and so on, zombies apart."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            # proc(5): the name in parentheses may itself have spaces and parentheses.
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-        except (OSError, ValueError):
-            continue  # it has ended
-        if state not in "ZX":
-            children.setdefault(int(parent), []).append(int(stat.parent.name))
-    found: set[int] = set()
-    waiting = [pid]
-    while waiting:
-        mine = children.get(waiting.pop(), [])
-        found.update(mine)
-        waiting += mine
-    return found
-
-
-def _marked(mark: str) -> set[int]:
-    """The processes that carry ``mark`` in their environment: those of sessions, orphans too."""
-    wanted = f"{_MARK}={mark}".encode()
-    found = set()
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if wanted in environ.read_bytes().split(b"\0"):
-                found.add(int(environ.parent.name))
-        except OSError:
-            continue  # it has ended, or is somebody else's
-    return found

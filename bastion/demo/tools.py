@@ -1,11 +1,9 @@
-"""The real programs that the demo and the tests run: where this machine has them, on which port, and for how long."""
+"""The real programs that the demo and the tests run, wherever this machine has them, and free ports to run them on."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
-import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +12,6 @@ from bastion.core.errors import BastionError
 
 UNPACKED = Path(__file__).resolve().parents[2] / ".tools"
 """Where ``make tools`` unpacks what the machine lacks; nothing is there in an installed package."""
-
-
-_PR_SET_PDEATHSIG = 1
-"""prctl(2)."""
-
-_libc = ctypes.CDLL(None)
 
 
 class MissingTool(BastionError):
@@ -75,11 +67,6 @@ def free_port(address: str = "127.0.0.1") -> int:
         probe.bind((address, 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def die_with_parent() -> None:
-    """For ``preexec_fn``: the kernel kills this process when the thread that started it is gone, however it went."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _library_folders(root: Path) -> Iterator[Path]:
