@@ -2,7 +2,7 @@
 
 from bastion.chatops.guard import MAX_BODY, MAX_INTERACTION, MAX_REFUSALS, MAX_SKEW
 from bastion.chatops.slack.blocks import answer, escape
-from bastion.chatops.slack.http import routes
+from bastion.chatops.slack.http import guard_of, routes
 from bastion.chatops.slack.outgoing import SlackApi
 from bastion.chatops.slack.signature import verify
 
@@ -14,6 +14,7 @@ __all__ = [
     "SlackApi",
     "answer",
     "escape",
+    "guard_of",
     "routes",
     "verify",
 ]

@@ -60,7 +60,7 @@ def routes(
     """
     if not signing_secret:
         raise ValueError("the Slack signing secret is empty")
-    guard = Guard(platform="slack", coordination=coordination, store=store, locator=locator, clock=clock, node=node)
+    guard = guard_of(coordination=coordination, store=store, locator=locator, clock=clock, node=node)
     face = Face(desk=desk, guard=guard, workspaces=workspaces, api=api, errands=errands or Errands())
     slack = _Slack(face, guard, signing_secret)
     found = [web.post("/chat/slack", slack.command)]
@@ -70,6 +70,11 @@ def routes(
             web.post("/chat/slack/events", slack.events),
         ]
     return found
+
+
+def guard_of(*, coordination: Coordination, store: Store, locator: Locator, clock: Clock, node: str) -> Guard:
+    """Slack's guard; over HTTP and over a socket it remembers the same things."""
+    return Guard(platform="slack", coordination=coordination, store=store, locator=locator, clock=clock, node=node)
 
 
 @dataclass(frozen=True, slots=True)
