@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import asyncssh
 
@@ -46,6 +46,15 @@ class Client:
         return self.private.sign(data, self.private.sig_algorithms[0])
 
 
+class Certifiable(Protocol):
+    """Somebody who has a key."""
+
+    @property
+    def line(self) -> str:
+        """As in a ``.pub`` file."""
+        ...
+
+
 async def certificate_of(bastion: World, identity: Identity, client: Client, target: str) -> bytes:
     """A certificate as the bastion issues it, for an identity that has a grant."""
     line, _ = await bastion.certification.issue(identity, bastion.place("127.0.0.1"), client.line, target)
@@ -59,7 +68,7 @@ def blob_of(line: str) -> bytes:
 async def forge(
     bastion: World,
     grant: Grant,
-    client: Client,
+    client: Certifiable,
     *,
     change: Change = lambda certificate: certificate,
     authority: bytes | None = None,
