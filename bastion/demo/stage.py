@@ -152,8 +152,10 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(folder: Path) -> AsyncIterator[Stage]:
+async def staged(folder: Path, *, more: str = "") -> AsyncIterator[Stage]:
     """Set everything up below ``folder``, which is emptied first; when the block is left, nothing runs any more.
+
+    ``more`` is added to the configuration, as a store or a coordination other than the embedded ones.
 
     Raises:
         StageFailed: a part did not start.
@@ -181,13 +183,14 @@ async def staged(folder: Path) -> AsyncIterator[Stage]:
         }  # fmt: skip
         # The targets' ports are known once they listen, and they listen once the bastion's keys exist.
         config = folder / "bastion.yaml"
-        config.write_text(_CONFIG.format(**values, staging=1, production=1))
+        config.write_text(_CONFIG.format(**values, staging=1, production=1) + more)
         authorities = await _authorities(config)
         sshds = {
             scope: stack.enter_context(_target(folder / scope.environment, authorities[str(scope)]))
             for scope in (STAGING, PRODUCTION)
         }
-        config.write_text(_CONFIG.format(**values, staging=sshds[STAGING].port, production=sshds[PRODUCTION].port))
+        ports = {"staging": sshds[STAGING].port, "production": sshds[PRODUCTION].port}
+        config.write_text(_CONFIG.format(**values, **ports) + more)
         process = await stack.enter_async_context(serving(config))
         yield Stage(folder, url, ssh, sshds[STAGING], sshds[PRODUCTION], slack_secret, process)
 
@@ -228,7 +231,7 @@ async def _authorities(config: Path) -> dict[str, dict[str, Any]]:
 @asynccontextmanager
 async def serving(config: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     """The bastion itself, as a process of its own; it listens when the block begins, and is gone when it is left."""
-    log = config.with_name("bastion.log")
+    log = config.with_suffix(".log")
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "bastion", "serve", "--config", str(config), stdout=output, stderr=output
