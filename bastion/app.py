@@ -27,9 +27,8 @@ from bastion.access.approval import Approval
 from bastion.access.askable import Choice
 from bastion.access.certification import Certification
 from bastion.access.doorstep import Doorstep
-from bastion.access.handover import Handover
+from bastion.access.freshness import Freshness
 from bastion.access.linking import Linking
-from bastion.access.login import Issuer, Login
 from bastion.access.recovery import recover
 from bastion.access.replay import Replay
 from bastion.access.standing import Standing
@@ -39,18 +38,18 @@ from bastion.adapters.clock import SystemClock
 from bastion.adapters.coordination import open_coordination
 from bastion.adapters.geo import MaxMindLocator
 from bastion.adapters.keyfile import load_or_create_key, openssh_private_key
-from bastion.adapters.oidc import OidcProvider
 from bastion.adapters.policy import CedarPolicies, CurrentPolicies
 from bastion.adapters.recordings import FileRecordings
 from bastion.adapters.signer import FileSigner, open_signer
 from bastion.adapters.store import open_store
+from bastion.app_identity import Identities, compose
 from bastion.chatops import slack
 from bastion.chatops.desk import Desk
 from bastion.chatops.errands import Errands
 from bastion.config import Settings, load, read_policy
 from bastion.config.settings import SlackEntry
 from bastion.console import app as console
-from bastion.console import certificates, grants, links, login, records
+from bastion.console import certificates, grants, links, records
 from bastion.console.caller import Callers
 from bastion.core.audit import Event, Kind
 from bastion.core.certificate import target_principal
@@ -69,6 +68,7 @@ class Node:
 
     settings: Settings
     supervision: Supervision
+    freshness: Freshness
     ssh_port: int
     http_port: int
     policies: CurrentPolicies
@@ -140,6 +140,7 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
         admission = Admission(recordings=recordings, **everywhere)
         certification = Certification(signer=signer, lifetime=settings.certificates.lifetime, **everywhere)
         supervision = Supervision(admission=admission, **parts("store", "coordination", "clock"))
+        doorstep = Doorstep(**parts("locator", "catalogue", "coordination", "store", "clock", "node"))
         gateway = SshGateway(
             admission=admission,
             certification=certification,
@@ -150,10 +151,25 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
             balancers=settings.proxy_protocol,
         )
         session = await stack.enter_async_context(aiohttp.ClientSession())
+        tokens = _tokens(settings, parts)
+        identities = compose(
+            settings,
+            session=session,
+            doorstep=doorstep,
+            tokens=tokens,
+            **parts("store", "coordination", "clock", "node"),
+        )
         errands = Errands()
         stack.push_async_callback(errands.close)
         routes = _routes(
-            settings, parts, certification=certification, recordings=recordings, session=session, errands=errands
+            settings,
+            parts,
+            certification=certification,
+            recordings=recordings,
+            identities=identities,
+            doorstep=doorstep,
+            tokens=tokens,
+            errands=errands,
         )
         try:
             runner = await console.serve(routes, settings.listen.http.host, settings.listen.http.port, _tls(settings))
@@ -165,7 +181,7 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
         write = functools.partial(_write, parts)
         await write(Kind.NODE_STARTED, version=__version__, targets=len(catalogue.targets))
         stack.push_async_callback(write, Kind.NODE_STOPPED)
-        yield Node(settings, supervision, ssh_port, runner.addresses[0][1], policies, write)
+        yield Node(settings, supervision, identities.freshness, ssh_port, runner.addresses[0][1], policies, write)
 
 
 def _routes(
@@ -174,27 +190,18 @@ def _routes(
     *,
     certification: Certification,
     recordings: FileRecordings,
-    session: aiohttp.ClientSession,
+    identities: Identities,
+    doorstep: Doorstep,
+    tokens: Tokens,
     errands: Errands,
 ) -> web.Application:
     """The console: login, the JSON API, and the chats that are configured."""
-    doorstep = Doorstep(**parts("locator", "catalogue", "coordination", "store", "clock", "node"))
-    token_key = load_or_create_key(settings.data / "keys" / "token")
-    signer = TokenSigner(key=token_key, issuer=settings.public_url, clock=parts.clock)
-    tokens = Tokens(signer=signer, **parts("store", "coordination", "clock"))
     approval = Approval(**parts("store", "policies", "coordination", "catalogue", "clock", "node"))
     standing = Standing(**parts("store", "policies", "catalogue", "clock"))
     linking = Linking(**parts("store", "coordination", "clock", "node"))
     replay = Replay(recordings=recordings, **parts("store", "policies", "catalogue", "clock", "node"))
-    logins = Login(
-        issuers=[_issuer(entry, session, parts.clock) for entry in settings.issuers],
-        public_url=settings.public_url,
-        doorstep=doorstep,
-        **parts("store", "coordination", "clock", "node"),
-    )
-    handover = Handover(doorstep=doorstep, tokens=tokens, **parts("store", "coordination"))
     routes = [
-        *login.routes(login=logins, handover=handover),
+        *identities.routes,
         *certificates.routes(certification=certification, **_reached_by_ssh(settings)),
         *grants.routes(approval=approval, standing=standing, clock=parts.clock),
         *links.routes(linking=linking),
@@ -231,20 +238,14 @@ def _slack(entry: SlackEntry, desk: Desk, errands: Errands, parts: _Parts) -> li
     )
 
 
-def _issuer(entry: Any, session: aiohttp.ClientSession, clock: Clock) -> Issuer:
-    provider = OidcProvider(
-        issuer=entry.issuer,
-        client_id=entry.client_id,
-        client_secret=entry.client_secret.reveal() if entry.client_secret else None,
-        scopes=entry.scopes,
-        session=session,
-        clock=clock,
-    )
-    return Issuer(provider, entry.claims.mapping())
-
-
 def _policies(settings: Settings, catalogue: Catalogue) -> CedarPolicies:
     return CedarPolicies(read_policy(settings), catalogue, source=settings.policy.name)
+
+
+def _tokens(settings: Settings, parts: _Parts) -> Tokens:
+    key = load_or_create_key(settings.data / "keys" / "token")
+    signer = TokenSigner(key=key, issuer=settings.public_url, clock=parts.clock)
+    return Tokens(signer=signer, **parts("store", "coordination", "clock"))
 
 
 def _store_url(settings: Settings) -> str:
@@ -301,7 +302,7 @@ async def _serve(path: Path, settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     async with running(settings, clock=SystemClock()) as node:
         log.info("bastion is up", node=settings.node, ssh=node.ssh_port, http=node.http_port)
-        watching = asyncio.create_task(node.supervision.run())
+        watching = asyncio.create_task(_watch(node))
         stopping = asyncio.create_task(stop.wait())
         reloading: set[asyncio.Task[None]] = set()
 
@@ -317,6 +318,13 @@ async def _serve(path: Path, settings: Settings) -> None:
             node.supervision.cut_all(End.SHUTDOWN)
             watching.result()
         watching.cancel()
+
+
+async def _watch(node: Node) -> None:
+    """Supervise sessions and ask issuers about logins, until one of the two fails: the other would give false peace."""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(node.supervision.run())
+        tasks.create_task(node.freshness.run())
 
 
 @dataclass(frozen=True, slots=True)

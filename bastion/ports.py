@@ -65,8 +65,8 @@ class KeptLogin:
     """The refresh token and the ID token, encrypted; None once a newer login of the identity has taken over."""
     at: datetime
     """When they logged in."""
-    asked_at: datetime
-    """When the issuer was last asked about it, whatever it answered."""
+    asked_at: datetime | None
+    """When the issuer was last asked about it, whatever it answered; None when there is nothing to ask with."""
     confirmed_at: datetime
     """When the issuer last stood by it."""
 
@@ -137,7 +137,7 @@ class Transaction(Protocol):
     async def ask_again(
         self, login: KeptLogin, *, asked_at: datetime, confirmed_at: datetime, sealed: bytes | None
     ) -> bool:
-        """Note what an issuer said of ``login``. Whether it was still there, with what was sealed in it."""
+        """Note what an issuer said of ``login``, unless another has taken its place since; whether it was noted."""
         ...
 
     async def forget_logins(self, older_than: datetime) -> None:
@@ -165,7 +165,7 @@ class Store(Protocol):
         ...
 
     async def logins_to_ask(self, issuer: str, asked_before: datetime, limit: int = 100) -> Sequence[KeptLogin]:
-        """Kept logins at ``issuer`` with something sealed that were last asked about before then, longest ago first."""
+        """Kept logins at ``issuer`` that can be asked about and last were before then, longest ago first."""
         ...
 
     async def login_of(self, identity: IdentityId) -> KeptLogin | None:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 EXAMPLE = Path(__file__).parent.parent / "config"
-SECRETS = ("oidc-secret", "slack-signing-secret", "slack-bot-token", "slack-app-token")
+SECRETS = ("oidc-secret", "slack-signing-secret", "slack-bot-token", "slack-app-token", "signals-token")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,20 +10,24 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol, assert_never
 
 from bastion.access.doorstep import Doorstep
+from bastion.access.keeping import Keeping
 from bastion.access.pkce import CHALLENGE, challenge_of, digest, new_secret
 from bastion.core.audit import Event, Kind
 from bastion.core.errors import BastionError, NotFound, Refused, Unauthenticated, Unavailable
 from bastion.core.geofence import Address, Place
-from bastion.core.identity import ClaimMapping, Identity, VerifiedClaims, identity_from
+from bastion.core.identity import MFA, ClaimMapping, Identity, IdentityKind, Proof, StepUp, identity_from
 from bastion.core.target import printable
 from bastion.ports import Clock, Coordination, Store
 
 STATE_LIFETIME = timedelta(minutes=10)
 """From leaving for the issuer to coming back."""
+
+CLOCKS_APART = timedelta(seconds=60)
+"""Between the issuer's clock and ours, when it says that somebody has logged in anew."""
 
 MAX_CODE = 4096
 """Characters of an issuer's code; some put everything they know into it."""
@@ -37,13 +41,13 @@ class IdentityProvider(Protocol):
         """Its identifier, as its tokens say it."""
         ...
 
-    async def authorization_url(self, state: str, nonce: str, code_challenge: str, redirect_uri: str) -> str:
+    async def authorization_url(
+        self, state: str, nonce: str, code_challenge: str, redirect_uri: str, step_up: StepUp | None = None
+    ) -> str:
         """Where to send a browser. Raises `Unavailable`."""
         ...
 
-    async def claims(
-        self, code: str, code_verifier: str, redirect_uri: str, nonce: str, iss: str | None
-    ) -> VerifiedClaims:
+    async def redeem(self, code: str, code_verifier: str, redirect_uri: str, nonce: str, iss: str | None) -> Proof:
         """What the issuer says about whoever came back with ``code``. Raises `Unauthenticated`, `Unavailable`."""
         ...
 
@@ -118,6 +122,8 @@ class _Begun:
     binding: str
     address: str
     destination: Destination
+    step_up_since: float | None = None
+    """Seconds since 1970, when a login that is made anew was asked for."""
 
     def to_bytes(self) -> bytes:
         match self.destination:
@@ -127,13 +133,14 @@ class _Begun:
                 destination = {"port": port, "challenge": challenge, "state": state}
             case _:
                 assert_never(self.destination)
-        return json.dumps([self.issuer, self.nonce, self.verifier, self.binding, self.address, destination]).encode()
+        values = [self.issuer, self.nonce, self.verifier, self.binding, self.address, destination, self.step_up_since]
+        return json.dumps(values).encode()
 
     @classmethod
     def from_bytes(cls, value: bytes) -> _Begun:
-        issuer, nonce, verifier, binding, address, to = json.loads(value)
+        issuer, nonce, verifier, binding, address, to, since = json.loads(value)
         destination: Destination = ToPage(**to) if "path" in to else ToCommandLine(**to)
-        return cls(issuer, nonce, verifier, binding, address, destination)
+        return cls(issuer, nonce, verifier, binding, address, destination, since)
 
 
 class Login:
@@ -145,6 +152,7 @@ class Login:
         issuers: Sequence[Issuer],
         public_url: str,
         doorstep: Doorstep,
+        keeping: Keeping,
         store: Store,
         coordination: Coordination,
         clock: Clock,
@@ -153,6 +161,7 @@ class Login:
         self._issuers = tuple(issuers)
         self._public_url = public_url.rstrip("/")
         self._doorstep = doorstep
+        self._keeping = keeping
         self._store = store
         self._coordination = coordination
         self._clock = clock
@@ -170,8 +179,12 @@ class Login:
         """
         return f"{self._public_url}/login/callback" + (f"/{issuer + 1}" if issuer else "")
 
-    async def begin(self, address: Address, *, issuer: int, binding: str, destination: Destination) -> str:
+    async def begin(
+        self, address: Address, *, issuer: int, binding: str, destination: Destination, step_up: bool = False
+    ) -> str:
         """The URL to send the browser to. ``binding`` is a secret that only this browser has, in a cookie.
+
+        With ``step_up`` the login has to be made anew, with several factors, and `finish` takes no other.
 
         Raises:
             Refused: the address may not log in; nothing was sent to the issuer, and the audit log says so.
@@ -181,11 +194,14 @@ class Login:
         place = await self._doorstep.admit(address)
         if not 0 <= issuer < len(self._issuers):
             raise NotFound("There is no such identity provider here.")
-        begun = _Begun(issuer, new_secret(), new_secret(), digest(binding), str(address), destination)
+        since = self._clock.now().timestamp() if step_up else None
+        begun = _Begun(issuer, new_secret(), new_secret(), digest(binding), str(address), destination, since)
         state = new_secret()
         try:
-            url = await self._issuers[issuer].provider.authorization_url(
-                state, begun.nonce, challenge_of(begun.verifier), self.redirect_uri(issuer)
+            asked = self._issuers[issuer]
+            wish = StepUp(tuple(sorted(asked.mapping.mfa))) if step_up else None
+            url = await asked.provider.authorization_url(
+                state, begun.nonce, challenge_of(begun.verifier), self.redirect_uri(issuer), wish
             )
         except Unavailable as error:
             await self._doorstep.record_failure(place, error.public, str(error))
@@ -207,11 +223,11 @@ class Login:
         place = await self._doorstep.admit(address)
         try:
             begun = await self._resume(place, issuer, binding, answer)
-            identity = await self._prove(begun, answer)
+            identity, proof = await self._prove(begun, answer)
         except BastionError as error:
             await self._doorstep.record_failure(place, error.public, str(error))
             raise
-        await self._record(identity, place, begun.destination)
+        await self._record(identity, proof, place, begun.destination)
         return LoggedIn(identity, place, begun.destination)
 
     async def _resume(self, place: Place, issuer: int, binding: str | None, answer: Answer) -> _Begun:
@@ -229,7 +245,7 @@ class Login:
             raise Refused("This login was begun with another identity provider. Start it again.")
         return begun
 
-    async def _prove(self, begun: _Begun, answer: Answer) -> Identity:
+    async def _prove(self, begun: _Begun, answer: Answer) -> tuple[Identity, Proof]:
         if answer.error is not None:
             raise Refused(
                 "The identity provider did not log you in. Start again, or ask whoever runs it.",
@@ -238,12 +254,24 @@ class Login:
         if not answer.code or len(answer.code) > MAX_CODE:
             raise Unauthenticated("The identity provider sent no code that can be used. Start the login again.")
         issuer = self._issuers[begun.issuer]
-        claims = await issuer.provider.claims(
+        proof = await issuer.provider.redeem(
             answer.code, begun.verifier, self.redirect_uri(begun.issuer), begun.nonce, answer.iss
         )
-        return identity_from(claims, issuer.mapping)
+        identity = identity_from(proof.claims, issuer.mapping)
+        _check_step_up(begun, identity, proof)
+        await self._check_kind(identity)
+        return identity, proof
 
-    async def _record(self, identity: Identity, place: Place, destination: Destination) -> None:
+    async def _check_kind(self, identity: Identity) -> None:
+        """Raises `Refused` for what is known as a workload: it would come out of this as a person, and could review."""
+        try:
+            known = await self._store.identity(identity.id)
+        except NotFound:
+            return
+        if known.kind is not IdentityKind.PERSON:
+            raise Refused("This identity is known here as a workload, so nobody can log in as it in a browser.")
+
+    async def _record(self, identity: Identity, proof: Proof, place: Place, destination: Destination) -> None:
         now = self._clock.now()
         event = Event(
             kind=Kind.LOGIN_SUCCEEDED,
@@ -257,7 +285,28 @@ class Login:
         )
         async with self._store.transaction() as transaction:
             await transaction.save_identity(identity, now)
+            await transaction.keep_login(self._keeping.login(identity.id, proof, now))
             await transaction.append(event)
+
+
+def _check_step_up(begun: _Begun, identity: Identity, proof: Proof) -> None:
+    """That a login which had to be made anew was: an issuer may ignore what it is asked for.
+
+    Raises:
+        Refused: it was not, or not with several factors, or the issuer does not say.
+    """
+    if begun.step_up_since is None:
+        return
+    since = datetime.fromtimestamp(begun.step_up_since, tz=UTC) - CLOCKS_APART
+    # Without auth_time the identity's is the time of the verification, which proves nothing here.
+    if "auth_time" not in proof.claims.claims or identity.authenticated_at < since:
+        raise Refused("The identity provider did not ask you to log in anew. Start again: bastion login --mfa")
+    if MFA not in identity.amr:
+        raise Refused(
+            "The identity provider did not ask for a second factor, or does not say so. Set one up there, "
+            "then start again: bastion login --mfa",
+            detail=f"amr {sorted(identity.amr)}, acr {printable(str(proof.claims.claims.get('acr')))}",
+        )
 
 
 def _key(state: str) -> str:

@@ -21,8 +21,10 @@ from bastion.config.settings import (
     ListenEntry,
     RegionEntry,
     Settings,
+    SignalEntry,
     SlackEntry,
     TargetEntry,
+    WorkloadEntry,
 )
 
 S = TypeVar("S", bound=BaseModel)
@@ -143,6 +145,29 @@ def _issuers(readable: Readable) -> Iterator[Problem]:
             yield Problem(("issuers", i, "scopes"), "must have openid in it (OpenID Connect Core 1.0, section 3.1.2.1)")
 
 
+def _workloads(readable: Readable) -> Iterator[Problem]:
+    """A token that was made for a login at the same issuer is a person's, and must not let in a machine."""
+    clients = {(entry.issuer, entry.client_id) for entry in readable.listed("issuers", IssuerEntry).values()}
+    for i, entry in readable.listed("workloads", WorkloadEntry).items():
+        if (entry.issuer, entry.audience) in clients:
+            yield Problem(
+                ("workloads", i, "audience"),
+                f"{entry.audience} is the client_id of people's logins there; give workloads an audience of their own",
+            )
+
+
+def _signals(readable: Readable) -> Iterator[Problem]:
+    known = {entry.issuer for entry in readable.listed("issuers", IssuerEntry).values()}
+    known |= {entry.issuer for entry in readable.listed("workloads", WorkloadEntry).values()}
+    for i, entry in readable.listed("signals", SignalEntry).items():
+        for j, issuer in enumerate(entry.about):
+            if issuer not in known:
+                yield Problem(("signals", i, "about", j), f"there is no issuer {issuer}{_closest(issuer, known)}")
+        if not entry.about and entry.issuer not in known:
+            sentence = "must name the issuers about whose people it speaks: it is none of them itself"
+            yield Problem(("signals", i, "about"), sentence)
+
+
 def _geo(readable: Readable) -> Iterator[Problem]:
     geo = readable.raw.get("geo")
     networks = geo.get("networks") if isinstance(geo, Mapping) else None
@@ -184,7 +209,7 @@ def _chat(readable: Readable) -> Iterator[Problem]:
 
 
 _CHECKS: tuple[Callable[[Readable], Iterator[Problem]], ...] = (
-    _targets, _regions, _environments, _issuers, _geo, _listeners, _chat,
+    _targets, _regions, _environments, _issuers, _workloads, _signals, _geo, _listeners, _chat,
 )  # fmt: skip
 
 

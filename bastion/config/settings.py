@@ -32,6 +32,9 @@ COORDINATION_SCHEMES = ("redis", "rediss", "unix")
 MIN_LIFETIME, MAX_LIFETIME = timedelta(minutes=1), timedelta(hours=1)
 """Of a contractor's certificate: long enough for a clock that is off, short enough to be worth little (law 3)."""
 
+MIN_CHECK, MAX_CHECK = timedelta(seconds=30), timedelta(minutes=30)
+"""Between questions whether an issuer stands by a login: it bears so many, and an hour without an answer is the end."""
+
 MIN_AGE, MAX_AGE = timedelta(days=1), timedelta(days=366)
 """Of geo data."""
 
@@ -78,6 +81,9 @@ Channel = Annotated[str, *_setting(values.channel, pattern=values.CHANNEL.patter
 Workspace = Annotated[str, *_setting(values.workspace, pattern=values.WORKSPACE.pattern)]
 Lifetime = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_LIFETIME, MAX_LIFETIME))]
 Age = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_AGE, MAX_AGE))]
+Check = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_CHECK, MAX_CHECK))]
+Acr = Annotated[str, *_setting(values.word, minLength=1)]
+Pattern = Annotated[str, *_setting(values.subject_pattern, minLength=1)]
 FilePath = Annotated[
     Path,
     PlainValidator(lambda raw, info: _base(info) / values.text(raw)),
@@ -135,9 +141,20 @@ class ClaimsEntry(Section):
     name: Text = "name"
     group_prefix: MayBeEmpty = ""
     """Put before every group of this issuer, so that two issuers cannot both say ``admins``."""
+    only_groups: tuple[Text, ...] | None = None
+    """The groups that count, as the issuer writes them. Left out, all do; empty, none does."""
+    mfa_acr: tuple[Acr, ...] = ()
+    """Values of ``acr`` by which this issuer says that several factors were used; `bastion login --mfa` asks for them.
+    One that says so in ``amr`` needs none."""
 
     def mapping(self) -> ClaimMapping:
-        return ClaimMapping(groups=self.groups, name=self.name, group_prefix=self.group_prefix)
+        return ClaimMapping(
+            groups=self.groups,
+            name=self.name,
+            group_prefix=self.group_prefix,
+            only_groups=None if self.only_groups is None else frozenset(self.only_groups),
+            mfa=frozenset(self.mfa_acr),
+        )
 
 
 class IssuerEntry(Section):
@@ -146,7 +163,32 @@ class IssuerEntry(Section):
     client_id: Text
     client_secret: Reference | None = None
     scopes: tuple[Text, ...] = ("openid", "email", "profile")
+    """With ``offline_access``, or where the issuer gives refresh tokens anyway, logins are asked about again."""
     claims: ClaimsEntry = ClaimsEntry()
+    check: Check = timedelta(minutes=5)
+    """How often an issuer that gave a refresh token is asked whether it stands by the login, and for its groups."""
+
+
+class WorkloadEntry(Section):
+    issuer: IssuerUrl
+    """Exactly as its tokens say it."""
+    audience: Text
+    """What its tokens are made for: the bastion, and nothing else."""
+    subject: Pattern
+    """Exact, or with ``*`` for any characters of a part between colons, and a last part ``**`` for all that follow."""
+    name: Label
+    groups: tuple[Text, ...] = ()
+
+
+class SignalEntry(Section):
+    issuer: IssuerUrl
+    """The transmitter of security events, exactly as its tokens say it."""
+    audience: Text
+    """What its stream calls the bastion."""
+    token: Reference
+    """What it shows to push to `/events/ssf`."""
+    about: tuple[IssuerUrl, ...] = ()
+    """The issuers about whose people it may speak; left out, its own."""
 
 
 class GeoEntry(Section):
@@ -245,6 +287,8 @@ class Settings(Section):
     store: StoreEntry = StoreEntry()
     coordination: CoordinationEntry = CoordinationEntry()
     issuers: tuple[IssuerEntry, ...]
+    workloads: tuple[WorkloadEntry, ...] = ()
+    signals: tuple[SignalEntry, ...] = ()
     geo: GeoEntry = GeoEntry()
     regions: dict[Label, RegionEntry]
     environments: dict[Label, EnvironmentEntry]
@@ -282,6 +326,7 @@ class Settings(Section):
             ("store", "url"): self.store.url,
             ("coordination", "url"): self.coordination.url,
             **{("issuers", i, "client_secret"): issuer.client_secret for i, issuer in enumerate(self.issuers)},
+            **{("signals", i, "token"): signal.token for i, signal in enumerate(self.signals)},
             **self.chat.secrets(),
         }
         return {path: secret for path, secret in found.items() if secret is not None and not isinstance(secret, Plain)}

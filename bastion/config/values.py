@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from bastion.config.countries import COUNTRIES
 from bastion.core.geofence import Network
+from bastion.core.identity import MAX_SUBJECT
 from bastion.core.target import LABEL, LOGIN
 
 _HOST_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
@@ -161,6 +162,25 @@ def issuer_url(raw: Any) -> str:
     if "?" in str(raw):
         raise ValueError(f"must not have a query; an issuer is written like https://{url.netloc}{url.path}")
     return str(raw)
+
+
+def word(raw: Any) -> str:
+    """Text that can stand in a list with spaces between."""
+    if " " in (written := text(raw)):
+        raise ValueError(f"{_quote(written)} must not have a space in it")
+    return written
+
+
+def subject_pattern(raw: Any) -> str:
+    """``repo:acme/web:ref:refs/heads/main``, ``system:serviceaccount:ci:*``, ``repo:acme/web:**``."""
+    pattern = text(raw)
+    if len(pattern) > MAX_SUBJECT:
+        raise ValueError(f"must not be longer than {MAX_SUBJECT} characters")
+    if pattern.startswith("*"):
+        raise ValueError(f"{_quote(pattern)} must begin with what all the workloads have in common")
+    if "**" in pattern.removesuffix(":**"):
+        raise ValueError(f"{_quote(pattern)} may have ** as its last part only, after a colon")
+    return pattern
 
 
 def workspace(raw: Any) -> str:

@@ -6,14 +6,49 @@ import asyncio
 import json
 from collections.abc import Collection
 from typing import Any
+from urllib.parse import parse_qsl
 
 from aiohttp import web
 
 MAX_BODY = 64 * 1024
 """Bytes; the application refuses more before it is read."""
 
+MAX_FIELDS = 32
+"""Of a form."""
+
 READ_SECONDS = 15
 """For the whole body to arrive."""
+
+
+async def read_body(request: web.Request) -> bytes:
+    """All of it. Raises HTTPRequestTimeout when it did not arrive in time."""
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            return await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text="The request did not arrive in time.") from None
+
+
+async def read_form(
+    request: web.Request, *, required: Collection[str], optional: Collection[str] = ()
+) -> dict[str, str]:
+    """The fields of a form, each once (RFC 6749, section 3.2); what is not asked for is left out.
+
+    Raises:
+        HTTPBadRequest: it is not a form, or a field is missing or there twice.
+    """
+    if request.content_type != "application/x-www-form-urlencoded":
+        raise web.HTTPBadRequest(text="The request is not a form.")
+    try:
+        fields = parse_qsl((await read_body(request)).decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError:
+        raise web.HTTPBadRequest(text="The request is not a form.") from None
+    form = dict(fields)
+    if len(form) != len(fields):
+        raise web.HTTPBadRequest(text="A field is there twice.")
+    if missing := sorted(name for name in required if not form.get(name)):
+        raise web.HTTPBadRequest(text=f"The request lacks {', '.join(missing)}.")
+    return {name: value for name, value in form.items() if name in required or name in optional}
 
 
 async def read_object(
@@ -25,11 +60,7 @@ async def read_object(
         HTTPBadRequest: it is not that; the sentence says which key is wrong.
         HTTPRequestTimeout: it did not arrive in time.
     """
-    try:
-        async with asyncio.timeout(READ_SECONDS):
-            raw = await request.read()
-    except TimeoutError:
-        raise web.HTTPRequestTimeout(text="The request did not arrive in time.") from None
+    raw = await read_body(request)
     try:
         body = json.loads(raw, object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:

@@ -36,10 +36,8 @@ def routes(*, login: Login, handover: Handover) -> list[web.RouteDef]:
         web.post("/login/cli/confirm", pages.confirm),
         web.get("/login/closed", _closed),
         web.get("/welcome", _welcome),
-        web.post("/logout", _logout_browser),
         web.post("/api/v1/token", pages.token),
         web.get("/api/v1/whoami", _whoami),
-        web.post("/api/v1/logout", _logout),
     ]
 
 
@@ -88,7 +86,11 @@ class _Pages:
         callers = request.app[CALLERS]
         binding = _binding(request, callers) or new_secret()
         url = await self._login.begin(
-            peer_address(request), issuer=int(number), binding=binding, destination=destination
+            peer_address(request),
+            issuer=int(number),
+            binding=binding,
+            destination=destination,
+            step_up="mfa" in request.query,
         )
         response = web.Response(status=302, headers={"Location": url})
         callers.set_cookie(response, "bastion-login", binding, BINDING_SECONDS)
@@ -184,15 +186,6 @@ async def _closed(request: web.Request) -> web.Response:
     return page("Logged in", "<p>Your command line is logged in. You can close this window.</p>")
 
 
-async def _logout_browser(request: web.Request) -> web.Response:
-    callers = request.app[CALLERS]
-    _, claims = await callers.of_form(request)
-    await callers.tokens.end(claims)
-    response = page("Logged out", '<p>This browser is logged out.</p><a class="button" href="/login">Log in again</a>')
-    callers.forget(response)
-    return response
-
-
 async def _whoami(request: web.Request) -> web.Response:
     caller, claims = await request.app[CALLERS].of(request)
     answer = {
@@ -202,13 +195,6 @@ async def _whoami(request: web.Request) -> web.Response:
         "expires_at": claims.expires_at.isoformat(),
     }
     return web.json_response(answer)
-
-
-async def _logout(request: web.Request) -> web.Response:
-    callers = request.app[CALLERS]
-    _, claims = await callers.of(request)
-    await callers.tokens.end(claims)
-    return web.json_response({"logged_out": True})
 
 
 def _as_json(identity: Identity) -> dict[str, object]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -66,6 +66,39 @@ class VerifiedClaims:
     subject: str
     claims: Mapping[str, Any]
     verified_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What an issuer gave for a code: verified claims, and what it is asked with later."""
+
+    claims: VerifiedClaims
+    id_token: str = field(repr=False)
+    refresh_token: str | None = field(default=None, repr=False)
+
+    @property
+    def sid(self) -> str:
+        """The issuer's name for its own session; empty when it gives none that can be kept."""
+        sid = self.claims.claims.get("sid")
+        return sid if isinstance(sid, str) and len(sid) <= MAX_SUBJECT and sid.isprintable() else ""
+
+
+@dataclass(frozen=True, slots=True)
+class StepUp:
+    """A login that must be made anew, with several factors. ``acr_values`` are the issuer's own words for that
+    (OpenID Connect Core 1.0, section 3.1.2.1); without any it does what it does by default.
+    """
+
+    acr_values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """What an issuer gave for a refresh token: it stands by the login. What it left out is None and stays as it was."""
+
+    claims: VerifiedClaims | None
+    id_token: str | None = field(default=None, repr=False)
+    refresh_token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

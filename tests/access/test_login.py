@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bastion.access.doorstep import Doorstep
+from bastion.access.keeping import Keeping
 from bastion.access.login import Answer, Issuer, LoggedIn, Login, ToPage
 from bastion.access.pkce import challenge_of, matches, new_secret
 from bastion.access.tokens import LIFETIME, Audience, Tokens, TokenSigner
@@ -28,7 +29,7 @@ from bastion.adapters.store import open_store
 from bastion.core.audit import EventFilter
 from bastion.core.errors import NotFound, Refused, Unauthenticated, Unavailable
 from bastion.core.geofence import parse_address
-from bastion.core.identity import ClaimMapping, Identity, IdentityId, IdentityKind, VerifiedClaims
+from bastion.core.identity import ClaimMapping, Identity, IdentityId, IdentityKind, Proof, StepUp, VerifiedClaims
 from bastion.core.target import Catalogue
 from bastion.ports import Store, Transaction
 from tests.fakes import FakeClock
@@ -270,17 +271,28 @@ class StaticProvider:
         self.asked: list[tuple[str, ...]] = []
         self._clock = clock
 
-    async def authorization_url(self, state: str, nonce: str, code_challenge: str, redirect_uri: str) -> str:
+    async def authorization_url(
+        self, state: str, nonce: str, code_challenge: str, redirect_uri: str, step_up: StepUp | None = None
+    ) -> str:
         self.asked.append((state, nonce, code_challenge, redirect_uri))
         return f"{self.issuer}/authorize?state={state}"
 
-    async def claims(
-        self, code: str, code_verifier: str, redirect_uri: str, nonce: str, iss: str | None
-    ) -> VerifiedClaims:
+    async def redeem(self, code: str, code_verifier: str, redirect_uri: str, nonce: str, iss: str | None) -> Proof:
         state, right_nonce, challenge, right_redirect = self.asked[-1]
         assert (nonce, redirect_uri) == (right_nonce, right_redirect)
         assert matches(challenge, code_verifier)
-        return VerifiedClaims(self.issuer, "alice", {"groups": ["admins"]}, self._clock.now())
+        return Proof(VerifiedClaims(self.issuer, "alice", {"groups": ["admins"]}, self._clock.now()), "id-token")
+
+
+class PlainSeal:
+    """Seals nothing, and opens only what is about the same."""
+
+    def close(self, plain: bytes, about: bytes) -> bytes:
+        return about + b"\n" + plain
+
+    def open(self, sealed: bytes, about: bytes) -> bytes:
+        assert sealed.startswith(about + b"\n")
+        return sealed.removeprefix(about + b"\n")
 
 
 def make_login(
@@ -304,6 +316,7 @@ def make_login(
         issuers=[Issuer(providers[0]), Issuer(providers[1], ClaimMapping(group_prefix="two:"))],
         public_url=URL,
         doorstep=doorstep,
+        keeping=Keeping(seal=PlainSeal()),
         store=store,
         coordination=coordination,
         clock=clock,

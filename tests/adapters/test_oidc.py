@@ -26,9 +26,9 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from bastion.access.pkce import challenge_of, new_secret
 from bastion.adapters.oidc import OidcProvider
 from bastion.adapters.oidc.fetch import MAX_ANSWER, check_url
-from bastion.adapters.oidc.id_token import read_header
 from bastion.adapters.oidc.keys import MAX_AGE, REFETCH_PAUSE, read_keys
 from bastion.adapters.oidc.metadata import ALGORITHMS
+from bastion.adapters.oidc.signature import ID_TOKEN, read_header
 from bastion.core.errors import Unauthenticated, Unavailable
 from bastion.core.identity import VerifiedClaims
 from bastion.demo.provider import Registration
@@ -62,9 +62,10 @@ class Pair:
         right_verifier, right_nonce = new_secret(), new_secret()
         url = await self.client.authorization_url(new_secret(), right_nonce, challenge_of(right_verifier), CALLBACK)
         answer = await self.visit(url)
-        return await self.client.claims(
+        proof = await self.client.redeem(
             answer["code"], verifier or right_verifier, CALLBACK, nonce or right_nonce, answer.get("iss")
         )
+        return proof.claims
 
 
 @asynccontextmanager
@@ -313,9 +314,9 @@ async def test_a_code_is_good_once(honest: Pair) -> None:
     answer = await honest.visit(
         await honest.client.authorization_url(new_secret(), nonce, challenge_of(verifier), CALLBACK)
     )
-    await honest.client.claims(answer["code"], verifier, CALLBACK, nonce, answer["iss"])
+    await honest.client.redeem(answer["code"], verifier, CALLBACK, nonce, answer["iss"])
     with pytest.raises(Unauthenticated, match="used already"):
-        await honest.client.claims(answer["code"], verifier, CALLBACK, nonce, answer["iss"])
+        await honest.client.redeem(answer["code"], verifier, CALLBACK, nonce, answer["iss"])
 
 
 @pytest.mark.parametrize(
@@ -328,7 +329,7 @@ async def test_an_answer_of_another_issuer_is_refused_before_its_code_goes_anywh
 ) -> None:
     honest.provider.alter_metadata = lambda m: m | {"authorization_response_iss_parameter_supported": offered}
     with pytest.raises(Unauthenticated, match="does not come from the identity provider"):
-        await honest.client.claims("code", new_secret(), CALLBACK, new_secret(), iss)
+        await honest.client.redeem("code", new_secret(), CALLBACK, new_secret(), iss)
     assert "/token" not in honest.provider.requests
 
 
@@ -451,7 +452,7 @@ def test_no_key_set_makes_the_reader_fail(document: dict[str, Any]) -> None:
 )
 def test_a_header_is_readable_or_refused(token: str) -> None:
     with pytest.raises(Unauthenticated):
-        read_header(token, ALGORITHMS)
+        read_header(token, ALGORITHMS, ID_TOKEN)
 
 
 # --------------------------------------------------------------------------------------------------------- metadata
@@ -587,7 +588,7 @@ async def test_a_provider_that_dies_between_the_browser_and_the_code_is_unavaila
     )
     await honest.provider.stop()
     with pytest.raises(Unavailable, match="does not answer"):
-        await honest.client.claims(answer["code"], verifier, CALLBACK, nonce, answer["iss"])
+        await honest.client.redeem(answer["code"], verifier, CALLBACK, nonce, answer["iss"])
 
 
 async def test_metadata_is_asked_for_again_after_an_hour(honest: Pair, clock: FakeClock) -> None:

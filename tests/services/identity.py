@@ -13,14 +13,19 @@ import aiohttp
 from aiohttp import web
 
 from bastion.access.doorstep import Doorstep
+from bastion.access.endings import Endings, Logouts
 from bastion.access.handover import Handover
+from bastion.access.keeping import Keeping
 from bastion.access.login import Issuer, Login
 from bastion.access.tokens import Tokens, TokenSigner
 from bastion.adapters.coordination.memory import MemoryCoordination
 from bastion.adapters.geo import MaxMindLocator
 from bastion.adapters.keyfile import load_or_create_key
 from bastion.adapters.oidc import OidcProvider
+from bastion.adapters.oidc.signature import unverified_issuer
+from bastion.adapters.seal import FileSeal
 from bastion.adapters.store import open_store
+from bastion.console import logout
 from bastion.console.app import build, serve
 from bastion.console.caller import Callers
 from bastion.console.login import routes
@@ -122,6 +127,7 @@ async def running_console(
     )
     signer = TokenSigner(key=load_or_create_key(folder / "token"), issuer=url, clock=clock)
     tokens = Tokens(signer=signer, store=store, coordination=coordination, clock=clock)
+    keeping = Keeping(seal=FileSeal(folder / "logins"))
     async with aiohttp.ClientSession() as session:
         oidc = OidcProvider(
             issuer=provider.issuer,
@@ -135,14 +141,23 @@ async def running_console(
             issuers=[Issuer(oidc, ClaimMapping())] * issuers,
             public_url=url,
             doorstep=doorstep,
+            keeping=keeping,
             store=store,
             coordination=coordination,
             clock=clock,
             node="node-1",
         )
+        endings = Endings(store=store, coordination=coordination, clock=clock, node="node-1")
+        logouts = Logouts(
+            issuers=[oidc], endings=endings, keeping=keeping, store=store, coordination=coordination, clock=clock
+        )
         handover = Handover(doorstep=doorstep, tokens=tokens, store=store, coordination=coordination)
         callers = Callers(tokens=tokens, doorstep=doorstep, public_url=url)
-        app = build(routes=[*routes(login=login, handover=handover), *(more or [])], callers=callers)
+        ours = [
+            *routes(login=login, handover=handover),
+            *logout.routes(logouts=logouts, unverified_issuer=unverified_issuer),
+        ]
+        app = build(routes=[*ours, *(more or [])], callers=callers)
         runner = await serve(app, "127.0.0.1", port, None)
         try:
             yield Console(url, provider, store, coordination, login, tokens, callers)

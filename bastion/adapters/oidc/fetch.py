@@ -59,6 +59,16 @@ def check_url(url: object, *, what: str) -> str:
     return url
 
 
+def answer_ok(answer: Answer, url: str) -> Mapping[str, Any]:
+    """The body of an answer to a question that has only one good status. Raises `Unavailable`."""
+    if answer.status != 200:
+        raise Unavailable(
+            "The identity provider does not answer as it should. Try again in a minute.",
+            detail=f"{url}: status {answer.status}",
+        )
+    return answer.body
+
+
 class Fetcher:
     """Asks over ``session``, which verifies TLS; ``patience`` is for one whole exchange."""
 

@@ -1,44 +1,37 @@
-"""One issuer as the bastion's client of it: where to send a browser, and what its code proves."""
+"""One issuer as the bastion's client of it: where to send a browser, what its code proves, and how that ends."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 import aiohttp
 
-from bastion.adapters.oidc.fetch import Answer, Fetcher, check_url
-from bastion.adapters.oidc.id_token import Expected, read_header, verify
-from bastion.adapters.oidc.keys import KeyCache
-from bastion.adapters.oidc.metadata import Metadata, discovery_url, read_metadata
+from bastion.adapters.oidc import id_token, logout_token
+from bastion.adapters.oidc.fetch import Answer, Fetcher
+from bastion.adapters.oidc.issuer import SigningIssuer
+from bastion.adapters.oidc.metadata import discovery_url, read_metadata
+from bastion.adapters.oidc.signature import ID_TOKEN, LOGOUT_TOKEN
+from bastion.core.ending import LogoutNotice
 from bastion.core.errors import Unauthenticated, Unavailable
-from bastion.core.identity import VerifiedClaims
+from bastion.core.identity import Proof, Renewal, StepUp, VerifiedClaims
 from bastion.core.target import printable
 from bastion.ports import Clock
 
 PATIENCE = timedelta(seconds=10)
 """For one exchange; somebody is waiting in front of a browser."""
 
-METADATA_AGE = timedelta(hours=1)
-"""After that it is asked for again: endpoints move, algorithms are given up."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    metadata: Metadata
-    at: datetime
-
 
 @dataclass(frozen=True, slots=True)
 class TokenAnswer:
-    """What the token endpoint gave for a code; nothing of it is verified yet."""
+    """What the token endpoint gave; nothing of it is verified yet."""
 
-    unverified_token: str = field(repr=False)
+    unverified_token: str | None = field(repr=False)
     access_token: str | None = field(repr=False)
+    refresh_token: str | None = field(repr=False)
 
 
 class OidcProvider:
@@ -71,16 +64,19 @@ class OidcProvider:
         self._scopes = tuple(dict.fromkeys(("openid", *scopes)))
         self._fetcher = Fetcher(session=session, patience=patience)
         self._clock = clock
-        self._known: _Known | None = None
-        self._keys = KeyCache(fetch=self._fetch_keys, clock=clock)
+        self._signing = SigningIssuer(
+            issuer=issuer, document=discovery_url(issuer), read=read_metadata, fetcher=self._fetcher, clock=clock
+        )
 
-    async def authorization_url(self, state: str, nonce: str, code_challenge: str, redirect_uri: str) -> str:
+    async def authorization_url(
+        self, state: str, nonce: str, code_challenge: str, redirect_uri: str, step_up: StepUp | None = None
+    ) -> str:
         """Where to send a browser (OpenID Connect Core 1.0, section 3.1.2.1; RFC 7636, section 4.3).
 
         Raises:
             Unavailable: the provider's metadata cannot be had.
         """
-        endpoint = (await self._metadata()).authorization_endpoint
+        endpoint = (await self._signing.metadata()).authorization_endpoint
         parameters = {
             "response_type": "code",
             "client_id": self._client_id,
@@ -91,11 +87,17 @@ class OidcProvider:
             "code_challenge": code_challenge,
             "code_challenge_method": "S256",
         }
+        # Section 11: a refresh token beyond the browser's session is asked for with the person's consent.
+        prompts = ["consent"] if "offline_access" in self._scopes else []
+        if step_up is not None:
+            prompts, parameters["max_age"] = ["login", *prompts], "0"
+            if step_up.acr_values:
+                parameters["acr_values"] = " ".join(step_up.acr_values)
+        if prompts:
+            parameters["prompt"] = " ".join(prompts)
         return f"{endpoint}{'&' if urlsplit(endpoint).query else '?'}{urlencode(parameters)}"
 
-    async def claims(
-        self, code: str, code_verifier: str, redirect_uri: str, nonce: str, iss: str | None
-    ) -> VerifiedClaims:
+    async def redeem(self, code: str, code_verifier: str, redirect_uri: str, nonce: str, iss: str | None) -> Proof:
         """What the issuer says about whoever came back with ``code``.
 
         ``iss`` is the parameter of that name in the browser's request (RFC 9207), None when it had none.
@@ -104,37 +106,74 @@ class OidcProvider:
             Unauthenticated: the answer is another issuer's, the code was refused, or the ID token is not right.
             Unavailable: the provider did not answer usably.
         """
-        metadata = await self._metadata()
+        metadata = await self._signing.metadata()
         # RFC 9207, section 2.4: compared before the code goes anywhere, or a mixed-up code reaches the wrong issuer.
         if iss != self.issuer and (iss is not None or metadata.says_issuer):
             raise Unauthenticated(
                 "This login answer does not come from the identity provider it was asked of. Start the login again.",
                 detail=f"iss is {iss!r}, not {self.issuer!r}",
             )
-        answer = await self._redeem(metadata, code, code_verifier, redirect_uri)
-        header = read_header(answer.unverified_token, metadata.algorithms)
-        key = await self._keys.find(header.kid, header.alg)
-        expected = Expected(self.issuer, self._client_id, nonce, answer.access_token)
-        return verify(answer.unverified_token, header, key, expected, self._clock.now())
-
-    async def _metadata(self) -> Metadata:
-        now = self._clock.now()
-        if self._known is None or now - self._known.at >= METADATA_AGE:
-            url = check_url(discovery_url(self.issuer), what="issuer")
-            self._known = _Known(read_metadata(_ok(await self._fetcher.get(url), url), self.issuer), now)
-        return self._known.metadata
-
-    async def _fetch_keys(self) -> Mapping[str, Any]:
-        url = (await self._metadata()).jwks_uri
-        return _ok(await self._fetcher.get(url), url)
-
-    async def _redeem(self, metadata: Metadata, code: str, code_verifier: str, redirect_uri: str) -> TokenAnswer:
         form = {
             "grant_type": "authorization_code",
             "code": code,
             "redirect_uri": redirect_uri,
             "code_verifier": code_verifier,
         }
+        answer = await self._ask(form)
+        if answer.unverified_token is None:
+            raise Unavailable("The identity provider's answer has no ID token.", detail="token endpoint")
+        signed = await self._signing.open(answer.unverified_token, ID_TOKEN)
+        expected = id_token.Expected(self.issuer, self._client_id, nonce, answer.access_token)
+        claims = id_token.check(signed.claims, signed.alg, expected, self._clock.now())
+        return Proof(claims, answer.unverified_token, answer.refresh_token)
+
+    async def renew(self, refresh_token: str, subject: str) -> Renewal:
+        """Ask whether the issuer still stands by the login of ``subject`` (OpenID Connect Core 1.0, section 12).
+
+        Raises:
+            Unauthenticated: it does not: the grant is refused.
+            Unavailable: it did not answer usably, which says nothing about the login.
+        """
+        answer = await self._ask({"grant_type": "refresh_token", "refresh_token": refresh_token})
+        claims = None
+        if answer.unverified_token is not None:
+            try:
+                claims = await self._renewed(answer.unverified_token, subject)
+            except Unauthenticated as error:
+                # The grant was honoured; what came with it cannot be used, and is not a refusal.
+                raise Unavailable("The identity provider's answer could not be verified.", detail=str(error)) from None
+        return Renewal(claims, answer.unverified_token, answer.refresh_token)
+
+    async def logout_notice(self, unverified_token: str) -> LogoutNotice:
+        """What a logout token says. Raises `Unauthenticated` for what is none of this issuer for us, `Unavailable`."""
+        signed = await self._signing.open(unverified_token, LOGOUT_TOKEN)
+        return logout_token.check(signed.claims, issuer=self.issuer, client_id=self._client_id, now=self._clock.now())
+
+    async def end_session_url(self, unverified_token: str | None) -> str | None:
+        """Where a browser logs out at the issuer, too; None when it does not offer that.
+
+        ``unverified_token`` is the ID token of the login (OpenID Connect RP-Initiated Logout 1.0, section 2).
+
+        Raises:
+            Unavailable: its metadata cannot be had.
+        """
+        endpoint = (await self._signing.metadata()).end_session_endpoint
+        if endpoint is None:
+            return None
+        parameters = {"client_id": self._client_id}
+        if unverified_token is not None:
+            parameters["id_token_hint"] = unverified_token
+        return f"{endpoint}{'&' if urlsplit(endpoint).query else '?'}{urlencode(parameters)}"
+
+    async def _renewed(self, unverified_token: str, subject: str) -> VerifiedClaims:
+        signed = await self._signing.open(unverified_token, ID_TOKEN)
+        return id_token.check_renewed(
+            signed.claims, issuer=self.issuer, client_id=self._client_id, subject=subject, now=self._clock.now()
+        )
+
+    async def _ask(self, question: Mapping[str, str]) -> TokenAnswer:
+        """The token endpoint's answer, to us as the client that we are (RFC 6749, section 2.3)."""
+        metadata, form = await self._signing.metadata(), dict(question)
         headers: dict[str, str] = {}
         if self._client_secret is None:
             form["client_id"] = self._client_id
@@ -149,7 +188,7 @@ def read_token_answer(answer: Answer) -> TokenAnswer:
     """The tokens in the token endpoint's answer (OpenID Connect Core 1.0, section 3.1.3.3; RFC 6749, section 5.2).
 
     Raises:
-        Unauthenticated: the code was not accepted.
+        Unauthenticated: the code or the refresh token was not accepted.
         Unavailable: it is not an answer that this endpoint may give, or our own credentials were refused.
     """
     error = answer.body.get("error")
@@ -164,19 +203,10 @@ def read_token_answer(answer: Answer) -> TokenAnswer:
             "The identity provider refused the bastion itself. Tell whoever runs the bastion.",
             detail=f"token endpoint: status {answer.status}, {printable(str(error))!r}",
         )
-    token, access_token = answer.body.get("id_token"), answer.body.get("access_token")
-    if not isinstance(token, str) or not (access_token is None or isinstance(access_token, str)):
-        raise Unavailable("The identity provider's answer has no ID token.", detail="token endpoint")
-    return TokenAnswer(token, access_token)
-
-
-def _ok(answer: Answer, url: str) -> Mapping[str, Any]:
-    if answer.status != 200:
-        raise Unavailable(
-            "The identity provider does not answer as it should. Try again in a minute.",
-            detail=f"{url}: status {answer.status}",
-        )
-    return answer.body
+    tokens = [answer.body.get(name) for name in ("id_token", "access_token", "refresh_token")]
+    if not all(token is None or isinstance(token, str) for token in tokens):
+        raise Unavailable("The identity provider's answer has tokens that are none.", detail="token endpoint")
+    return TokenAnswer(*tokens)
 
 
 def _basic(client_id: str, client_secret: str) -> str:

@@ -104,7 +104,7 @@ requests = Table(
     _text("beneficiary_subject"),
     *_permission(),
     Column("duration", Span, nullable=False),
-    _instant("asked_at"),
+    _instant("asked_at", nullable=True),
     Column("demands_approvals", Integer, nullable=False),
     Column("demands_reviewers", Names, nullable=False),
     Column("demands_max_duration", Span),

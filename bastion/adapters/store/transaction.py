@@ -115,7 +115,9 @@ class SqlTransaction:
         return (await self._first(queries.identity(identity))) is not None
 
     async def keep_login(self, login: KeptLogin) -> None:
-        await self._block.run(update(kept_logins).where(_is(kept_logins, login.identity)).values(sealed=None))
+        await self._block.run(
+            update(kept_logins).where(_is(kept_logins, login.identity)).values(sealed=None, asked_at=None)
+        )
         await self._replace(kept_logins, login_values(login))
 
     async def ask_again(

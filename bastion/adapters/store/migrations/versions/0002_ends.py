@@ -15,7 +15,9 @@ def upgrade() -> None:
         "kept_logins",
         *(sa.Column(name, sa.Text, nullable=False) for name in ("issuer", "subject", "sid")),
         sa.Column("sealed", sa.LargeBinary),
-        *(sa.Column(name, sa.BigInteger, nullable=False) for name in ("at", "asked_at", "confirmed_at")),
+        sa.Column("at", sa.BigInteger, nullable=False),
+        sa.Column("asked_at", sa.BigInteger),
+        sa.Column("confirmed_at", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("issuer", "subject", "sid", name="pk_kept_logins"),
     )
     op.create_index("ix_kept_logins_issuer_sid", "kept_logins", ["issuer", "sid"])
