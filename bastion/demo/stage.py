@@ -18,6 +18,7 @@ from typing import Any
 from bastion.config import load
 from bastion.core.errors import BastionError
 from bastion.core.target import Scope
+from bastion.demo.processes import die_with_parent
 from bastion.demo.provider import Account, DemoProvider, Registration
 from bastion.demo.sshd import Sshd, make_host_key, running_sshd
 from bastion.demo.tools import free_port
@@ -234,7 +235,15 @@ async def serving(config: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     log = config.with_suffix(".log")
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "bastion", "serve", "--config", str(config), stdout=output, stderr=output
+            sys.executable,
+            "-m",
+            "bastion",
+            "serve",
+            "--config",
+            str(config),
+            stdout=output,
+            stderr=output,
+            preexec_fn=die_with_parent,
         )
     try:
         await _until_it_answers(process, load(config).listen.http.port, log)

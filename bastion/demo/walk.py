@@ -341,6 +341,7 @@ The bastion's log is {log}. Ctrl-C ends everything.
 
 def run(*, once: bool) -> int:
     """Walk; then, unless ``once``, stay up until Ctrl-C. The exit status: 0 when every step held."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return asyncio.run(_run(once=once))
     except KeyboardInterrupt:

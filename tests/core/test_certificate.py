@@ -11,6 +11,7 @@ from pathlib import Path
 
 import asyncssh
 import pytest
+from asyncssh.public_key import SSHOpenSSHCertificate
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -111,6 +112,7 @@ def test_a_certificate_that_is_read_says_what_was_written() -> None:
 def test_asyncssh_and_the_own_reader_agree() -> None:
     blob = AUTHORITY.sign(issue())
     theirs = asyncssh.import_certificate(certificate_line(blob, "x"))
+    assert isinstance(theirs, SSHOpenSSHCertificate)
     assert list(theirs.principals) == list(parse_certificate(blob).principals)
 
 

@@ -22,7 +22,7 @@ from bastion.adapters.store.tables import (
 )
 from bastion.core.audit import EventFilter, Kind
 from bastion.core.grant import Verdict
-from bastion.core.identity import IdentityId
+from bastion.core.identity import IdentityId, fold_email
 
 Query = Select[Any]
 
@@ -51,7 +51,7 @@ def whose_login(issuer: str, sid: str) -> Query:
 
 def identities_named(text: str) -> Query:
     """Those whose id or folded e-mail ``text`` is; an id first."""
-    by_email = identities.c.email_folded == text.casefold()
+    by_email = identities.c.email_folded == fold_email(text)
     try:
         by_id = _is(identities, IdentityId.parse(text))
     except ValueError:

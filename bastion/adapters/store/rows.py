@@ -9,7 +9,7 @@ from sqlalchemy import Row
 from bastion.adapters.store.columns import check_text
 from bastion.core.audit import Event
 from bastion.core.grant import Grant, Request, Review, Verdict
-from bastion.core.identity import Identity, IdentityId, IdentityKind
+from bastion.core.identity import Identity, IdentityId, IdentityKind, fold_email
 from bastion.core.policy import Action, Demands
 from bastion.core.session import End, Session
 from bastion.core.target import Scope
@@ -69,7 +69,7 @@ def identity_values(identity: Identity) -> Values:
 
 def searchable_email(identity: Identity) -> str | None:
     """The e-mail as `Identity.is_same_person_as` compares it."""
-    folded_email = (identity.email or "").casefold()
+    folded_email = fold_email(identity.email or "")
     return folded_email if 0 < len(folded_email) <= MAX_EMAIL else None
 
 
