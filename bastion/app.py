@@ -26,6 +26,8 @@ from bastion.access.admission import Admission
 from bastion.access.approval import Approval
 from bastion.access.askable import Choice
 from bastion.access.certification import Certification
+from bastion.access.confirmation import Confirmation
+from bastion.access.devicelogin import DeviceLogins
 from bastion.access.doorstep import Doorstep
 from bastion.access.freshness import Freshness
 from bastion.access.linking import Linking
@@ -49,7 +51,7 @@ from bastion.chatops.errands import Errands
 from bastion.config import Settings, load, read_policy
 from bastion.config.settings import SlackEntry
 from bastion.console import app as console
-from bastion.console import certificates, grants, links, records
+from bastion.console import certificates, device, grants, links, records
 from bastion.console.caller import Callers
 from bastion.core.audit import Event, Kind
 from bastion.core.certificate import target_principal
@@ -145,6 +147,8 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
             admission=admission,
             certification=certification,
             supervision=supervision,
+            logins=DeviceLogins(doorstep=doorstep, **parts("store", "coordination", "catalogue", "clock", "node")),
+            public_url=settings.public_url,
             signer=signer,
             catalogue=catalogue,
             host_key=_host_key(settings),
@@ -199,12 +203,14 @@ def _routes(
     approval = Approval(**parts("store", "policies", "coordination", "catalogue", "clock", "node"))
     standing = Standing(**parts("store", "policies", "catalogue", "clock"))
     linking = Linking(**parts("store", "coordination", "clock", "node"))
+    confirmation = Confirmation(**parts("store", "coordination", "catalogue", "clock", "node"))
     replay = Replay(recordings=recordings, **parts("store", "policies", "catalogue", "clock", "node"))
     routes = [
         *identities.routes,
         *certificates.routes(certification=certification, **_reached_by_ssh(settings)),
         *grants.routes(approval=approval, standing=standing, clock=parts.clock),
         *links.routes(linking=linking),
+        *device.routes(confirmation=confirmation),
         *records.routes(replay=replay, clock=parts.clock),
     ]
     if settings.chat.slack is not None:

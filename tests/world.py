@@ -20,6 +20,8 @@ import asyncssh
 
 from bastion.access.admission import Admission
 from bastion.access.certification import Certification
+from bastion.access.devicelogin import DeviceLogins
+from bastion.access.doorstep import Doorstep
 from bastion.access.ids import new_id
 from bastion.access.supervision import Supervision
 from bastion.adapters.coordination.memory import MemoryCoordination
@@ -39,6 +41,7 @@ from bastion.core.target import Catalogue, Environment, Region, Scope, Target, c
 from bastion.demo.sshd import Sshd, running_sshd
 from bastion.gateways.ssh.gateway import SshGateway
 from bastion.ports import Revocation
+from tests.services.ports import free_port
 
 STAGING, PRODUCTION = Scope("staging", "eu"), Scope("production", "eu")
 WEB_STAGING, WEB_PRODUCTION = "web-1.staging.eu", "web-1.production.eu"
@@ -98,6 +101,10 @@ class World:
     gateway: SshGateway
     locator: MaxMindLocator
     catalogue: Catalogue
+    doorstep: Doorstep
+    logins: DeviceLogins
+    public_url: str
+    """Where a console may be put; nothing listens there until a test does."""
     port: int
     host_key: str
     staging: Sshd
@@ -196,6 +203,10 @@ class World:
         assert process.returncode is not None
         return Finished(process.returncode, out, err.decode(errors="replace"))
 
+    @property
+    def host_key_fingerprint(self) -> str:
+        return asyncssh.import_public_key(self.host_key).get_fingerprint()
+
     async def events(self, kind: Kind | None = None) -> list[Event]:
         return list(await self.store.events(EventFilter(kind=kind.value if kind else None)))
 
@@ -260,9 +271,16 @@ async def world(folder: Path, *, policy: str = POLICY) -> AsyncIterator[World]:
         )  # fmt: skip
         supervision = Supervision(store=store, coordination=coordination, admission=admission, clock=clock)
         host_key = asyncssh.generate_private_key("ssh-ed25519")
+        doorstep = Doorstep(
+            locator=locator, catalogue=catalogue, coordination=coordination, store=store, clock=clock, node="test-1"
+        )
+        logins = DeviceLogins(
+            doorstep=doorstep, store=store, coordination=coordination, catalogue=catalogue, clock=clock, node="test-1"
+        )
+        public_url = f"http://127.0.0.1:{free_port()}"
         gateway = SshGateway(
             admission=admission, certification=certification, supervision=supervision, signer=signer,
-            catalogue=catalogue, host_key=host_key,
+            catalogue=catalogue, host_key=host_key, logins=logins, public_url=public_url,
         )  # fmt: skip
         port = await gateway.start("127.0.0.1", 0)
         watching = asyncio.create_task(supervision.run())
@@ -272,6 +290,7 @@ async def world(folder: Path, *, policy: str = POLICY) -> AsyncIterator[World]:
                 signer=signer, certification=certification, supervision=supervision, gateway=gateway,
                 catalogue=catalogue, port=port, host_key=" ".join(host_key.export_public_key().decode().split()[:2]),
                 staging=sshds[STAGING], production=sshds[PRODUCTION], locator=locator,
+                doorstep=doorstep, logins=logins, public_url=public_url,
             )  # fmt: skip
         finally:
             await gateway.stop()

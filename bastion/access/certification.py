@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -94,7 +94,7 @@ class Certification:
         target = self._catalogue.find(target_name)
         try:
             key = parse_public_key(key_line)
-            grant = await self._grant_for(identity, place, target, now)
+            grant = await self._grant_for(identity, place, target, target.logins, now)
         except Refused as refusal:
             await self._write(Kind.CERTIFICATE_REFUSED, identity, place, target, now, reasons=(refusal.public,))
             raise
@@ -116,8 +116,49 @@ class Certification:
         await self._write(Kind.CERTIFICATE_ISSUED, identity, place, target, now, certificate=issued)
         return line, certificate
 
-    async def _grant_for(self, identity: Identity, place: Place, target: Target, now: datetime) -> Grant:
-        """The grant that a certificate for ``target`` would prove: one under which some login and action is allowed."""
+    async def issue_for_connection(
+        self, identity: Identity, address: Address, target_name: str, login: str, bound_to: str
+    ) -> Proven:
+        """Certify one connection instead of a key: whoever is at its other end has logged in as ``identity``.
+
+        Nothing is signed, since there is nobody to show it to: the record is what a certificate's record is, with a
+        number that sessions are written under, and it ends as one does.
+
+        Args:
+            identity: who they are, by the login that was made for this very connection.
+            address: the client's real one.
+            target_name: as they wrote it.
+            login: as they wrote it; a grant for another one does not do.
+            bound_to: fingerprint of the key that was proven on the connection, or of the connection itself.
+
+        Raises:
+            Refused: no grant, outside the fence, or no such target. The sentence says which; an event was written when
+                there is such a target.
+            Unavailable: it could not be written; nobody may be let in.
+        """
+        now, place, target = self._clock.now(), self._locator.locate(address), self._catalogue.find(target_name)
+        try:
+            grant = await self._grant_for(identity, place, target, {login}, now)
+        except Refused as refusal:
+            await self._write(Kind.CERTIFICATE_REFUSED, identity, place, target, now, reasons=(refusal.public,))
+            raise
+        issued = IssuedCertificate(
+            serial=secrets.randbits(63),
+            fingerprint=bound_to,
+            identity=identity.id,
+            scope=grant.scope,
+            grant_id=grant.id,
+            address=str(address),
+            valid_after=now,
+            valid_before=min(now + self._lifetime, grant.ends_at),
+        )
+        await self._write(Kind.CERTIFICATE_ISSUED, identity, place, target, now, certificate=issued)
+        return Proven(identity.id, issued.scope, issued.grant_id, issued.serial, issued.fingerprint)
+
+    async def _grant_for(
+        self, identity: Identity, place: Place, target: Target, logins: Collection[str], now: datetime
+    ) -> Grant:
+        """The grant that a certificate for ``target`` would prove: some action is allowed to one of ``logins``."""
         fence = self._catalogue.regions[target.scope.region].fence
         judgement = fence.judge(place)
         if isinstance(judgement, Outside):
@@ -125,7 +166,7 @@ class Certification:
         grants = await self._store.grants_of(identity.id, now - NEAR_MISSES)
         occupied = await self._coordination.occupied(identity.id)
         refusals: list[Deny | NeedsGrant] = []
-        for login in sorted(target.logins):
+        for login in sorted(logins):
             for action in sorted(SSH_ACTIONS):
                 access = Access(identity, target.scope, target, login, action, place)
                 covering = [
@@ -145,7 +186,7 @@ class Certification:
                     return decision.grant
                 refusals.append(decision)
         denials = [r for r in refusals if isinstance(r, Deny)]
-        raise Refused(" ".join(denials[0].reasons) if denials else _no_grant(identity, target, grants, now))
+        raise Refused(" ".join(denials[0].reasons) if denials else _no_grant(identity, target, logins, grants, now))
 
     def recognise(self, blob: bytes) -> tuple[Certificate, Scope] | Rejected:
         """What a certificate says, and whose key it says has signed it. Its signature need not be checked yet."""
@@ -305,12 +346,15 @@ def _issued(certificate: Certificate, identity: Identity, grant: Grant, place: P
     )
 
 
-def _no_grant(identity: Identity, target: Target, grants: Sequence[Grant], now: datetime) -> str:
+def _no_grant(
+    identity: Identity, target: Target, logins: Collection[str], grants: Sequence[Grant], now: datetime
+) -> str:
     """Why there is none, with what came nearest."""
-    name, login = target.full_name, min(target.logins)
+    name, login = target.full_name, min(logins)
     misses = []
     for grant in grants:
-        wanted = min(grant.logins, default=login), min(grant.actions, default=min(SSH_ACTIONS))
+        nearest = grant.logins & frozenset(logins) or frozenset(logins)
+        wanted = min(nearest), min(grant.actions, default=min(SSH_ACTIONS))
         shortfall = grant.shortfall(identity.id, target.scope, name, *wanted, now)
         if shortfall is not None:
             misses.append(f"Grant {grant.id} {shortfall}.")

@@ -1,7 +1,7 @@
 """The browser's side of a device login: look at what a code stands for, and say yes or no to it, once.
 
 Codes are short enough to be guessed, so looking one up is counted (RFC 8628, section 5.1). A person may have been
-talked into it (section 5.4), so whoever's browser is elsewhere than the client types the code, and a link is not enough.
+talked into it (section 5.4), so whoever's browser is elsewhere than the client types the code: a link is not enough.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ class Confirmation:
         taken = await self._coordination.take(login_key(pending.code))
         if taken is None or Pending.from_bytes(taken) != pending:
             raise Conflict("This login was answered already, or its client has left. Connect again.")
-        answer = Answer(approved, identity.id, identity.authenticated_at, identity.amr, str(place.address))
+        now = self._clock.now()
+        answer = Answer(approved, identity.id, identity.authenticated_at, identity.amr, str(place.address), now)
         key = answer_key(pending.connection)
         if not await self._coordination.put_once(key, answer.to_bytes(), ANSWER_LIFETIME):
             raise Unavailable("The answer could not be kept. Connect again.", detail="the answer's key is taken")

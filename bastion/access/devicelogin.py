@@ -117,16 +117,17 @@ class Answer:
     authenticated_at: datetime
     amr: frozenset[str]
     browser: str
+    at: datetime
 
     def to_bytes(self) -> bytes:
         who = [str(self.identity), self.authenticated_at.timestamp(), sorted(self.amr)]
-        return json.dumps([self.approved, *who, self.browser]).encode()
+        return json.dumps([self.approved, *who, self.browser, self.at.timestamp()]).encode()
 
     @classmethod
     def from_bytes(cls, value: bytes) -> Self:
-        approved, identity, auth_time, amr, browser = json.loads(value)
-        authenticated_at = datetime.fromtimestamp(auth_time, tz=UTC)
-        return cls(approved is True, IdentityId.parse(identity), authenticated_at, frozenset(amr), browser)
+        approved, identity, auth_time, amr, browser, at = json.loads(value)
+        authenticated_at, answered_at = (datetime.fromtimestamp(seconds, tz=UTC) for seconds in (auth_time, at))
+        return cls(approved is True, IdentityId.parse(identity), authenticated_at, frozenset(amr), browser, answered_at)
 
 
 def read_code(text: str) -> str | None:
@@ -221,6 +222,9 @@ class DeviceLogins:
             raise Refused(reason)
         if not answer.approved:  # whoever refused has written it down
             raise Refused("This login was refused in the browser.")
+        ended_at = await self._store.ended_at(answer.identity)
+        if ended_at is not None and answer.at <= ended_at:
+            raise Refused("You have been logged out since you confirmed. Connect again.")
         known = await self._store.identity(answer.identity)
         identity = replace(known, authenticated_at=answer.authenticated_at, amr=answer.amr)
         event = knock.event(Kind.LOGIN_SUCCEEDED, now, self._node, browser=answer.browser)

@@ -13,7 +13,7 @@ from bastion.access.login import Answer, Destination, Login, ToCommandLine, ToPa
 from bastion.access.pkce import CHALLENGE, new_secret
 from bastion.access.tokens import Audience
 from bastion.console.body import read_strings
-from bastion.console.caller import CALLERS, Callers, check_same_origin, peer_address
+from bastion.console.caller import CALLERS, Caller, Callers, check_same_origin, peer_address
 from bastion.console.pages import page
 from bastion.core.errors import NotFound, Refused, Unauthenticated
 from bastion.core.identity import Identity
@@ -21,7 +21,7 @@ from bastion.core.identity import Identity
 BINDING_SECONDS = 15 * 60
 """A little longer than a login may take."""
 
-_NEXT = re.compile(r"/(?:welcome|link/[a-z]{1,20}/[A-Za-z0-9_-]{1,128})", re.ASCII)
+_NEXT = re.compile(r"/(?:welcome|device(?:/[A-Za-z-]{8,9})?|link/[a-z]{1,20}/[A-Za-z0-9_-]{1,128})", re.ASCII)
 """Where a login may lead on to: these pages of ours. Anything else is `/welcome`, whatever it looks like."""
 
 
@@ -41,8 +41,8 @@ def routes(*, login: Login, handover: Handover) -> list[web.RouteDef]:
     ]
 
 
-async def browser_identity(request: web.Request) -> Identity:
-    """Who is logged in in this browser.
+async def browser_caller(request: web.Request) -> Caller:
+    """Who is logged in in this browser, and where it is.
 
     Raises:
         HTTPFound: nobody; to the login, and from there back to the page that was asked for.
@@ -52,7 +52,12 @@ async def browser_identity(request: web.Request) -> Identity:
         caller, _ = await request.app[CALLERS].of(request)
     except Unauthenticated:
         raise web.HTTPFound(f"/login?next={quote(local_page(request.path), safe='')}") from None
-    return caller.identity
+    return caller
+
+
+async def browser_identity(request: web.Request) -> Identity:
+    """Who is logged in in this browser. Raises as `browser_caller`."""
+    return (await browser_caller(request)).identity
 
 
 def local_page(path: str) -> str:

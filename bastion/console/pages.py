@@ -9,9 +9,11 @@ from html import escape
 from aiohttp import web
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1b2430; --paper: #f6f7f9; --card: #fff; --line: #d9dee5; --mark: #1f5fbf; }
+:root { color-scheme: light dark; --ink: #1b2430; --paper: #f6f7f9; --card: #fff; --line: #d9dee5; --mark: #1f5fbf;
+  --alarm: #b3261e; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e8ee; --paper: #12161c; --card: #1b2129; --line: #323b47; --mark: #7fb0ff; }
+  :root { --ink: #e4e8ee; --paper: #12161c; --card: #1b2129; --line: #323b47; --mark: #7fb0ff;
+    --alarm: #ff8a80; }
 }
 * { box-sizing: border-box; }
 body { margin: 0; min-height: 100vh; display: grid; place-items: center; padding: 1rem;
@@ -27,6 +29,19 @@ button, a.button { display: inline-block; margin-top: 1rem; padding: .6rem 1.1re
   cursor: pointer; }
 button:focus-visible, a:focus-visible { outline: 3px solid var(--mark); outline-offset: 2px; }
 small { opacity: .75; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .35rem 1rem; margin: 1rem 0; }
+dt { opacity: .75; }
+dd { margin: 0; }
+label { display: block; margin-top: 1rem; font-weight: 600; }
+input { width: 100%; margin-top: .35rem; padding: .6rem; border: 1px solid var(--line); border-radius: .5rem;
+  background: var(--paper); color: var(--ink); font: inherit; }
+input:focus-visible { outline: 3px solid var(--mark); outline-offset: 2px; }
+.code { font: 600 1.6rem/1.3 ui-monospace, monospace; letter-spacing: .08em; text-align: center; }
+.warning { padding: .75rem 1rem; border: 2px solid var(--alarm); border-radius: .5rem; }
+.choice { display: flex; gap: .75rem; }
+.choice button { flex: 1; }
+button.second { background: none; color: var(--ink); border: 1px solid var(--line); }
+@media (max-width: 26rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
 """
 
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode("ascii")

@@ -218,7 +218,8 @@ class Walk:
         return await self._run(who, "bastion", *arguments)
 
     async def _ssh(self, *arguments: str) -> Ran:
-        return await self._run("contractor", "ssh", "-F", self._config, *arguments)
+        """As a script runs it: without BatchMode a client that is denied would go on to a login in the browser."""
+        return await self._run("contractor", "ssh", "-F", self._config, "-o", "BatchMode=yes", *arguments)
 
     async def _run(self, who: str, *command: str) -> Ran:
         short = " ".join(_short(word) for word in command)

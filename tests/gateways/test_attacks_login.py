@@ -22,6 +22,7 @@ from tests.gateways.wire import (
     DEBUG,
     GLOBAL_REQUEST,
     IGNORE,
+    SERVICE_ACCEPT,
     SERVICE_REQUEST,
     UNIMPLEMENTED,
     USERAUTH_FAILURE,
@@ -37,6 +38,11 @@ from tests.world import WEB_PRODUCTION, WEB_STAGING, World, person, until
 
 ADA, BOB = person("ada"), person("bob")
 DIRECT = f"deploy@{WEB_STAGING}"
+
+OFFERED_METHODS = String(b"publickey,keyboard-interactive")
+
+USERAUTH_INFO_REQUEST = 60
+"""The number is USERAUTH_PK_OK's, too (RFC 4256, section 5)."""
 
 SESSION_OPEN = Byte(90) + String(b"session") + UInt32(0) + UInt32(2**21) + UInt32(32768)
 
@@ -221,9 +227,11 @@ async def test_a_key_whose_certificate_is_not_shown_does_not_log_in(bastion: Wor
     async with connected(bastion.port) as wire:
         await wire.begin_auth()
         wire.offer(DIRECT, ada.client.public)
-        await wire.expect(USERAUTH_FAILURE)
+        await wire.expect(USERAUTH_PK_OK)
         wire.prove(DIRECT, ada.client.public, ada.client)
-        await wire.expect(USERAUTH_FAILURE)
+        assert (await wire.expect(USERAUTH_FAILURE))[1:] == OFFERED_METHODS + Boolean(True)
+        wire.send(SESSION_OPEN)
+        assert "before authentication" in await wire.gone()
     await nobody_came_in(bastion)
 
 
@@ -277,12 +285,14 @@ METHODS = {
 
 
 @pytest.mark.parametrize("method", METHODS, ids=[name[:30] or "no method" for name in METHODS])
-async def test_nothing_but_a_certificate_logs_in(bastion: World, method: str) -> None:
+async def test_nothing_logs_in_by_itself_but_a_certificate(bastion: World, method: str) -> None:
     async with connected(bastion.port) as wire:
         await wire.begin_auth()
         wire.send(userauth(DIRECT, method.partition(",")[0].encode(), METHODS[method]))
-        failure = await wire.expect(USERAUTH_FAILURE)
-        assert failure[1:] == String(b"publickey") + Boolean(False)
+        if method == "keyboard-interactive":
+            await wire.expect(USERAUTH_INFO_REQUEST)
+        else:
+            assert (await wire.expect(USERAUTH_FAILURE))[1:] == OFFERED_METHODS + Boolean(False)
         wire.send(SESSION_OPEN)
         assert "before authentication" in await wire.gone()
 
@@ -356,10 +366,45 @@ async def test_no_other_service_comes_before_the_login(bastion: World, service: 
         assert "service" in await wire.gone()
 
 
-async def test_the_service_cannot_be_asked_for_twice(bastion: World) -> None:
+async def test_the_service_may_be_asked_for_again_until_somebody_has_logged_in(bastion: World) -> None:
+    """paramiko asks before every method it tries."""
+    ada = await holder(bastion)
+    again = Byte(SERVICE_REQUEST) + String(b"ssh-userauth")
+    async with connected(bastion.port) as wire:
+        await wire.begin_auth()
+        wire.send(again)
+        await wire.expect(SERVICE_ACCEPT)
+        wire.prove(DIRECT, ada.blob, ada.client)
+        await wire.expect(USERAUTH_SUCCESS)
+        wire.send(again)
+        assert "service" in await wire.gone()
+
+
+@pytest.mark.parametrize("service", [b"ssh-connection", b"ssh-userauth2", b""])
+async def test_no_other_service_comes_before_the_login(bastion: World, service: bytes) -> None:
+    async with connected(bastion.port) as wire:
+        await wire.exchange_keys()
+        wire.send(Byte(SERVICE_REQUEST) + String(service))
+        assert "service" in await wire.gone()
+
+
+async def test_the_service_may_be_asked_for_again_until_somebody_has_logged_in(bastion: World) -> None:
+    """paramiko asks before every method it tries."""
+    ada = await holder(bastion)
     async with connected(bastion.port) as wire:
         await wire.begin_auth()
         wire.send(Byte(SERVICE_REQUEST) + String(b"ssh-userauth"))
+        await wire.expect(SERVICE_ACCEPT)
+        await wire.log_in(DIRECT, ada.blob, ada.client)
+        wire.send(Byte(SERVICE_REQUEST) + String(b"ssh-userauth"))
+        assert "service" in await wire.gone()
+
+
+@pytest.mark.parametrize("service", [b"ssh-connection", b"", b"root"])
+async def test_no_other_service_may_be_asked_for(bastion: World, service: bytes) -> None:
+    async with connected(bastion.port) as wire:
+        await wire.begin_auth()
+        wire.send(Byte(SERVICE_REQUEST) + String(service))
         assert "service" in await wire.gone()
 
 

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import asyncssh
 import structlog
+from asyncssh.auth import KbdIntChallenge, KbdIntResponse
 
 from bastion.access.admission import Wish
 from bastion.access.certification import Proven
@@ -17,6 +18,7 @@ from bastion.core.policy import Action
 from bastion.core.target import Catalogue, Scope, parse_destination, printable
 from bastion.gateways.listener import NamedTransport
 from bastion.gateways.ssh.internals import DoorConnection
+from bastion.gateways.ssh.plainlogin import PATIENCE, PlainLogin
 from bastion.gateways.ssh.session import ClientSession, House
 
 MAX_OFFERS = 20
@@ -51,6 +53,10 @@ class Door(asyncssh.SSHServer):
         self._judged: dict[bytes, Proven] = {}
         self._proven: Proven | None = None
         self._username = ""
+        self._named = ""
+        self._plain = PlainLogin(
+            logins=house.logins, certification=house.certification, address=address, public_url=house.public_url
+        )
 
     def open(self) -> DoorConnection:
         """The protocol that reads this connection's bytes."""
@@ -59,7 +65,11 @@ class Door(asyncssh.SSHServer):
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = cast(DoorConnection, conn)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._house.spawn(self._plain.withdraw())
+
     def begin_auth(self, username: str) -> bool:
+        self._named = username
         return True
 
     def public_key_auth_supported(self) -> bool:
@@ -71,6 +81,43 @@ class Door(asyncssh.SSHServer):
             self._tell(recognised.reason)
             return False
         return True
+
+    def wants_proof(self, blob: bytes) -> bool:
+        """Whether the client shall prove that it has a plain key, which by itself opens nothing."""
+        return self.kbdint_auth_supported() and self._plain.wants_proof(blob)
+
+    def key_proven(self, blob: bytes) -> None:
+        self._plain.key_proven(blob)
+
+    def kbdint_auth_supported(self) -> bool:
+        """Once, and not inside another connection: what that one may reach is decided already.
+
+        Nor for a client that has certificates and names no target: it came to go on from here (``ssh -J``), and would
+        only read that it should name one.
+        """
+        names_target = "@" in self._named or "%" in self._named
+        return self._inside is None and not self._plain.is_over and (names_target or not self._offers)
+
+    async def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> KbdIntChallenge:
+        try:
+            text = await self._plain.challenge(username, self._connection.get_extra_info("client_version", ""))
+        except BastionError as error:
+            return self._fail(error)
+        self._connection.allow_login(PATIENCE)
+        return "", text, "", []
+
+    async def validate_kbdint_response(self, username: str, responses: KbdIntResponse) -> bool:
+        try:
+            self._proven = await self._plain.finish(username, self._connection.session_id)
+        except BastionError as error:
+            return self._fail(error)
+        self._username = username
+        return True
+
+    def _fail(self, error: BastionError) -> bool:
+        log.info("login refused", error=str(error))
+        self._tell(error.public)
+        return False
 
     async def judge_certificate(self, username: str, blob: bytes) -> bool:
         """Ask whether this certificate may be used here; the client reads why not as a banner."""
@@ -106,10 +153,14 @@ class Door(asyncssh.SSHServer):
             self._told.append(reason)
             self._connection.send_auth_banner(f"bastion: {reason}\n")
 
-    def certificate_proven(self, username: str, blob: bytes) -> None:
+    def certificate_proven(self, username: str, blob: bytes) -> bool:
         """Only what was signed counts; the offers before it, under whatever name, are forgotten."""
-        self._proven, self._username = self._judged[blob], username
+        proven = self._judged.get(blob)
+        if proven is None:
+            return False
+        self._proven, self._username = proven, username
         self._judged = {}
+        return True
 
     def auth_completed(self) -> None:
         if self._proven is None or self._connection.get_extra_info("username") != self._username:

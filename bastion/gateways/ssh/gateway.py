@@ -13,6 +13,7 @@ from asyncssh.kex import get_kex_algs
 
 from bastion.access.admission import Admission
 from bastion.access.certification import Certification
+from bastion.access.devicelogin import DeviceLogins
 from bastion.access.supervision import Supervision
 from bastion.core.geofence import Address, Network
 from bastion.core.session import End
@@ -35,9 +36,12 @@ MAX_CONNECTIONS = 4096
 MAX_STARTING = 512
 """Of them, those that have not logged in yet: a flood of half-open ones pushes out itself."""
 
-KEY_EXCHANGES = ("mlkem768x25519-sha256", "curve25519-sha256", "curve25519-sha256@libssh.org", "ecdh-sha2-nistp256")
+KEY_EXCHANGES = ("curve25519-sha256", "mlkem768x25519-sha256", "curve25519-sha256@libssh.org", "ecdh-sha2-nistp256")
 """What every client of the last ten years has, at a millisecond each. The Diffie-Hellman groups and RSA cost the
-bastion tens of milliseconds before any login, and cost a client that only pretends nothing (CVE-2002-20001)."""
+bastion tens of milliseconds before any login, and cost a client that only pretends nothing (CVE-2002-20001).
+
+The client's order decides. Ours begins with what dbclient guesses: asyncssh takes a guess for right whenever it is the
+outcome, dbclient only when it is also our first (RFC 4253, section 7.1), and each would wait for the other."""
 
 BACKLOG = 512
 
@@ -53,6 +57,8 @@ class SshGateway:
         admission: Admission,
         certification: Certification,
         supervision: Supervision,
+        logins: DeviceLogins,
+        public_url: str,
         signer: Signer,
         catalogue: Catalogue,
         host_key: asyncssh.SSHKey,
@@ -61,7 +67,7 @@ class SshGateway:
         max_starting: int = MAX_STARTING,
     ) -> None:
         check_version()
-        self._house = House(admission, certification, supervision, signer, self._spawn)
+        self._house = House(admission, certification, supervision, logins, public_url.rstrip("/"), signer, self._spawn)
         self._supervision = supervision
         self._catalogue = catalogue
         self._balancers = balancers
@@ -142,12 +148,12 @@ def _neighbours(address: Address) -> int:
 
 
 def _options(host_key: asyncssh.SSHKey, login_timeout: float) -> asyncssh.SSHServerConnectionOptions:
-    """What every client connection is offered: certificates and nothing else."""
+    """What every client connection is offered: certificates, and a login in the browser for who has none."""
     return asyncssh.SSHServerConnectionOptions(
         server_host_keys=[host_key],
         server_version="Bastion",
         password_auth=False,
-        kbdint_auth=False,
+        kbdint_auth=True,
         host_based_auth=False,
         public_key_auth=True,
         gss_host=None,

@@ -11,7 +11,7 @@ import asyncio
 from typing import Protocol
 
 import asyncssh
-from asyncssh.public_key import SSHOpenSSHCertificate
+from asyncssh.public_key import SSHOpenSSHCertificate, decode_ssh_public_key
 
 from bastion.core.certificate import CERTIFIED_KEYS
 from bastion.core.errors import ConfigError
@@ -42,8 +42,18 @@ class Judge(Protocol):
         """Whether the certificate may be used; its signature was checked. Asked for unsigned offers too."""
         ...
 
-    def certificate_proven(self, username: str, blob: bytes) -> None:
-        """The client signed this very connection with the certificate's key."""
+    def certificate_proven(self, username: str, blob: bytes) -> bool:
+        """The client signed this very connection with ``blob``'s key. Whether it is a certificate that was judged good:
+        nothing else logs anybody in.
+        """
+        ...
+
+    def wants_proof(self, blob: bytes) -> bool:
+        """Whether the client shall sign with a plain key; it does not log in by that."""
+        ...
+
+    def key_proven(self, blob: bytes) -> None:
+        """The client has the plain key ``blob``, which says nothing about who is at its other end."""
         ...
 
 
@@ -57,9 +67,30 @@ class DoorConnection(RestrainedConnection):
         owner: asyncssh.SSHServer,
         judge: Judge,
     ) -> None:
+        self._service: bytes | None = None
+        self._auth_complete = False
         super().__init__(loop, options)
         self._protocol_factory = lambda: owner
         self._judge = judge
+        self._more_is_needed = False
+
+    @property
+    def _next_service(self) -> bytes | None:
+        """The service that may be asked for: until somebody has logged in, as often as the client likes.
+
+        paramiko asks again before every method it tries; asyncssh would hang up on the second (RFC 4253, section 10).
+        """
+        return self._service
+
+    @_next_service.setter
+    def _next_service(self, service: bytes | None) -> None:
+        if service is not None or self._auth_complete:
+            self._service = service
+
+    @property
+    def session_id(self) -> bytes:
+        """What no other connection has (RFC 4253, section 7.2)."""
+        return self._session_id
 
     async def _validate_client_certificate(self, username: str, key_data: bytes) -> asyncssh.SSHKey | None:
         """asyncssh checks any certificate's signature first, by whatever key it names: by a stranger's RSA of 16,384
@@ -70,10 +101,15 @@ class DoorConnection(RestrainedConnection):
         return await super()._validate_client_certificate(username, key_data)
 
     async def _validate_client_public_key(self, username: str, key_data: bytes) -> asyncssh.SSHKey | None:
-        """The same for plain keys: what is not certified here is not even decoded."""
-        if _type_of(key_data) not in CERTIFIED_KEYS:
+        """The same for plain keys: what the judge does not want to see proven is not even decoded."""
+        if _type_of(key_data) not in CERTIFIED_KEYS or not self._judge.wants_proof(key_data):
             return None
-        return await super()._validate_client_public_key(username, key_data)
+        try:
+            key = decode_ssh_public_key(key_data)
+        except asyncssh.KeyImportError:
+            return None
+        key.set_touch_required(True)
+        return key
 
     async def _validate_openssh_certificate(self, username: str, cert: SSHOpenSSHCertificate) -> asyncssh.SSHKey | None:
         """Everything is asked of the judge; the private key's touch stays demanded of security keys."""
@@ -83,11 +119,25 @@ class DoorConnection(RestrainedConnection):
         return cert.key
 
     async def validate_public_key(self, username: str, key_data: bytes, msg: bytes, signature: bytes) -> bool:
-        """Tell an offer, which proves nothing, from a signature over this connection, which does."""
+        """Tell an offer, which proves nothing, from a signature over this connection, which does; and a plain key,
+        which is noted and does not log in, from a certificate.
+        """
         valid = await super().validate_public_key(username, key_data, msg, signature)
-        if valid and msg:
-            self._judge.certificate_proven(username, key_data)
-        return valid
+        if not (valid and msg) or self._judge.certificate_proven(username, key_data):
+            return valid
+        self._judge.key_proven(key_data)
+        self._more_is_needed = True
+        return False
+
+    def send_userauth_failure(self, partial_success: bool) -> None:
+        """After a plain key: it was right, and more is needed (RFC 4252, section 5.1), so that clients go on."""
+        super().send_userauth_failure(partial_success or self._more_is_needed)
+        self._more_is_needed = False
+
+    def allow_login(self, seconds: float) -> None:
+        """Cut the connection when it is not logged in ``seconds`` from now, instead of when it would have been."""
+        self._cancel_login_timer()
+        self._login_timer = self._loop.call_later(seconds, self._login_timer_callback)
 
 
 def _type_of(blob: bytes) -> str:

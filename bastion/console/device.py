@@ -1,0 +1,147 @@
+"""The page where somebody finishes the login of an SSH client that shows a code (RFC 8628, section 3.3).
+
+The danger is a code that somebody else sends: whoever approves it lends their grants to the sender's connection. So the
+page says everything about the connection, changes nothing before a button of its own was pressed, and a browser that is
+elsewhere than the client must be given the code by hand.
+"""
+
+from __future__ import annotations
+
+from html import escape
+
+from aiohttp import web
+
+from bastion.access.confirmation import Confirmation, Question
+from bastion.access.devicelogin import read_code
+from bastion.console.caller import CALLERS, Caller, check_same_origin
+from bastion.console.login import browser_caller
+from bastion.console.pages import page
+from bastion.core.errors import Conflict, Refused
+from bastion.core.geofence import Address
+
+
+def routes(*, confirmation: Confirmation) -> list[web.RouteDef]:
+    """The page that asks for a code, the page of a code, and the forms on both."""
+    pages = _Pages(confirmation)
+    return [
+        web.get("/device", pages.ask_code, allow_head=False),
+        web.post("/device", pages.take_code),
+        web.get("/device/{code:[A-Za-z-]{8,9}}", pages.ask, allow_head=False),
+        web.post("/device/{code:[A-Za-z-]{8,9}}", pages.answer),
+    ]
+
+
+class _Pages:
+    def __init__(self, confirmation: Confirmation) -> None:
+        self._confirmation = confirmation
+
+    async def ask_code(self, request: web.Request) -> web.Response:
+        await browser_caller(request)
+        return _code_page()
+
+    async def take_code(self, request: web.Request) -> web.Response:
+        """To the page of the code that was typed. Nothing is looked up here, so nothing is learnt."""
+        check_same_origin(request, request.app[CALLERS].origin)
+        code = read_code(_field(await request.post(), "code"))
+        if code is None:
+            return _code_page("That cannot be a code. It has eight letters, like WDJB-MJHT.")
+        return web.Response(status=303, headers={"Location": f"/device/{code}"})
+
+    async def ask(self, request: web.Request) -> web.Response:
+        caller = await browser_caller(request)
+        question = await self._confirmation.look(request.match_info["code"], caller.identity, caller.place)
+        return _question_page(question, caller)
+
+    async def answer(self, request: web.Request) -> web.Response:
+        caller, _ = await request.app[CALLERS].of_form(request)
+        form, code = await request.post(), request.match_info["code"]
+        if _field(form, "identity") != str(caller.identity.id):
+            raise Conflict("You are logged in as somebody else than when this page was shown. Open it again.")
+        match _field(form, "answer"):
+            case "approve":
+                typed = _field(form, "typed")
+                knock = await self._confirmation.approve(code, typed, caller.identity, caller.place)
+                return _done_page(f"{knock.login} on {knock.target}")
+            case "refuse":
+                await self._confirmation.refuse(code, caller.identity, caller.place)
+                return page("Refused", "<p>The connection was refused. Nobody was logged in by it.</p>")
+            case _:
+                raise Refused("This form was not sent by a page of the bastion.")
+
+
+def _field(form: object, name: str) -> str:
+    """A field of a form, empty when it is not there; a file in its place is not one."""
+    value = form.get(name) if hasattr(form, "get") else None
+    return value if isinstance(value, str) else ""
+
+
+def _code_page(problem: str = "") -> web.Response:
+    body = (
+        (f'<p class="warning" role="alert">{escape(problem)}</p>' if problem else "")
+        + '<form method="post" action="/device"><label for="code">The code that your terminal shows</label>'
+        + f'<input id="code" name="code" placeholder="XXXX-XXXX" {_CODE_INPUT}>'
+        + '<button type="submit">Continue</button></form>'
+    )
+    return page("Log in a terminal", body, status=400 if problem else 200)
+
+
+_CODE_INPUT = (
+    'class="code" required autofocus autocomplete="off" autocapitalize="characters" spellcheck="false" maxlength="16"'
+)
+
+
+def _question_page(question: Question, caller: Caller) -> web.Response:
+    knock, identity = question.pending.knock, caller.identity
+    facts = {
+        "Target": f"<strong>{escape(knock.target)}</strong> as <strong>{escape(knock.login)}</strong>",
+        "Comes from": _where(knock.address, knock.country),
+        "Your browser": _where(question.place.address, question.place.country) if question.elsewhere else "",
+        "Program": f"<code>{escape(knock.client)}</code>",
+        "Key": f"<code>{escape(knock.key)}</code>" if knock.key else "none was shown",
+        "Logs in as": f"<strong>{escape(identity.display)}</strong><br><small>{escape(str(identity.id))}</small>",
+    }
+    listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items() if value)
+    body = (
+        "<p>An SSH client asks to work as you. Approve only what you started yourself, just now.</p>"
+        + (_warning(question) if question.elsewhere else "")
+        + f'<dl>{listed}</dl><form method="post" action="/device/{escape(question.pending.code)}">'
+        + f'<input type="hidden" name="identity" value="{escape(str(identity.id))}">'
+        + (_typed() if question.elsewhere else _compared(question.pending.code))
+        + '<div class="choice"><button name="answer" value="approve">Approve</button>'
+        + '<button name="answer" value="refuse" class="second" formnovalidate>Refuse</button></div></form>'
+    )
+    return page("Is this your terminal?", body)
+
+
+def _warning(question: Question) -> str:
+    knock = question.pending.knock
+    return (
+        '<p class="warning" role="alert"><strong>This connection does not come from where you are.</strong> It comes '
+        f"from {_where(knock.address, knock.country)}; your browser is at "
+        f"{_where(question.place.address, question.place.country)}. If somebody sent you a link or a code, refuse: "
+        "they would work in your name.</p>"
+    )
+
+
+def _compared(code: str) -> str:
+    return f'<p>Your terminal must show exactly this code:</p><p class="code">{escape(code)}</p>'
+
+
+def _typed() -> str:
+    """The code is not shown: it must come from a terminal that the person sees."""
+    return (
+        '<label for="typed">Copy the code from your own terminal</label>'
+        f'<input id="typed" name="typed" placeholder="XXXX-XXXX" {_CODE_INPUT}>'
+    )
+
+
+def _where(address: Address, country: str | None) -> str:
+    return f"<strong>{address}</strong> ({escape(country) if country else 'country unknown'})"
+
+
+def _done_page(what: str) -> web.Response:
+    body = (
+        f"<p>Go back to your terminal: <strong>{escape(what)}</strong> opens by itself, if a grant of yours covers it."
+        "</p><p>You can close this window.</p>"
+    )
+    return page("Approved", body)

@@ -1,0 +1,105 @@
+"""A client without a certificate: it proves what key it has, shows a page and a code, and waits for a person.
+
+Keyboard-interactive (RFC 4256) without a question: the text is shown, the client answers at once (section 3.2), and the
+server lets it wait. A question would leave people sitting at "press Enter" after they have logged in.
+"""
+
+from __future__ import annotations
+
+import base64
+
+from bastion.access.certification import Certification, Proven
+from bastion.access.devicelogin import LIFETIME, DeviceLogins, Pending
+from bastion.core.certificate import PublicKey, fingerprint, parse_public_key
+from bastion.core.errors import Refused
+from bastion.core.geofence import Address
+from bastion.core.target import parse_destination
+
+PATIENCE = LIFETIME.total_seconds() + 10
+"""Seconds such a connection may take to log in: the code ends first, and its client reads so."""
+
+
+class PlainLogin:
+    """The login of one connection. Whatever its end is, it has one: a client that is told no connects again."""
+
+    def __init__(
+        self, *, logins: DeviceLogins, certification: Certification, address: Address, public_url: str
+    ) -> None:
+        self._logins = logins
+        self._certification = certification
+        self._address = address
+        self._public_url = public_url
+        self._key: PublicKey | None = None
+        self._pending: Pending | None = None
+        self._username = ""
+        self.is_over = False
+
+    def wants_proof(self, blob: bytes) -> bool:
+        """Whether the client shall sign with this key: it is the first that can be certified."""
+        return not self.is_over and self._key is None and _plain(blob) is not None
+
+    def key_proven(self, blob: bytes) -> None:
+        """The client signed this connection with ``blob``; the confirmation page shows it."""
+        self._key = _plain(blob)
+
+    async def challenge(self, username: str, client: str) -> str:
+        """Begin; the text that the client shows.
+
+        Raises:
+            Refused, Unavailable: the sentence says why not; nothing was kept, and this login is over.
+        """
+        await self.withdraw()
+        self.is_over = True
+        key = self._key.fingerprint if self._key else None
+        self._pending = await self._logins.begin(self._address, parse_destination(username), client=client, key=key)
+        self._username, self.is_over = username, False
+        return self._text(self._pending)
+
+    async def finish(self, username: str, session_id: bytes) -> Proven:
+        """Wait for the person, then certify the connection for the target that it named, and for nothing else.
+
+        Args:
+            username: of the request that is answered, which must be the one that began.
+            session_id: the connection's own (RFC 4253, section 7.2), to which the certificate is bound without a key.
+
+        Raises:
+            Refused, Unavailable: nobody is logged in; the sentence says why, and this login is over.
+        """
+        pending, self._pending, self.is_over = self._pending, None, True
+        if pending is None or username != self._username:
+            raise Refused("This login was not begun. Connect again.")
+        self._pending = pending
+        identity = await self._logins.wait(pending)
+        self._pending = None
+        return await self._certification.issue_for_connection(
+            identity,
+            self._address,
+            pending.knock.target,
+            pending.knock.login,
+            self._key.fingerprint if self._key else f"connection {fingerprint(session_id)}",
+        )
+
+    async def withdraw(self) -> None:
+        """The client has left, or begins anew: nothing stays behind. Idempotent."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            await self._logins.withdraw(pending)
+
+    def _text(self, pending: Pending) -> str:
+        knock, minutes = pending.knock, int(LIFETIME.total_seconds()) // 60
+        return (
+            f"bastion: to log in to {knock.target} as {knock.login}, open this page in any browser:\n\n"
+            f"    {self._public_url}/device/{pending.code}\n\n"
+            f"The page shows a code. Go on only if it is  {pending.code}\n"
+            f"Waiting; good for {minutes} minutes, Ctrl-C gives up.\n"
+        )
+
+
+def _plain(blob: bytes) -> PublicKey | None:
+    """The key, when it is of a type that is certified; RSA is not, for what its check can cost."""
+    length = int.from_bytes(blob[:4], "big")
+    try:
+        name = blob[4 : 4 + length].decode("ascii")
+        return parse_public_key(f"{name} {base64.b64encode(blob).decode()}")
+    except (Refused, UnicodeDecodeError):
+        return None
