@@ -380,34 +380,6 @@ async def test_the_service_may_be_asked_for_again_until_somebody_has_logged_in(b
         assert "service" in await wire.gone()
 
 
-@pytest.mark.parametrize("service", [b"ssh-connection", b"ssh-userauth2", b""])
-async def test_no_other_service_comes_before_the_login(bastion: World, service: bytes) -> None:
-    async with connected(bastion.port) as wire:
-        await wire.exchange_keys()
-        wire.send(Byte(SERVICE_REQUEST) + String(service))
-        assert "service" in await wire.gone()
-
-
-async def test_the_service_may_be_asked_for_again_until_somebody_has_logged_in(bastion: World) -> None:
-    """paramiko asks before every method it tries."""
-    ada = await holder(bastion)
-    async with connected(bastion.port) as wire:
-        await wire.begin_auth()
-        wire.send(Byte(SERVICE_REQUEST) + String(b"ssh-userauth"))
-        await wire.expect(SERVICE_ACCEPT)
-        await wire.log_in(DIRECT, ada.blob, ada.client)
-        wire.send(Byte(SERVICE_REQUEST) + String(b"ssh-userauth"))
-        assert "service" in await wire.gone()
-
-
-@pytest.mark.parametrize("service", [b"ssh-connection", b"", b"root"])
-async def test_no_other_service_may_be_asked_for(bastion: World, service: bytes) -> None:
-    async with connected(bastion.port) as wire:
-        await wire.begin_auth()
-        wire.send(Byte(SERVICE_REQUEST) + String(service))
-        assert "service" in await wire.gone()
-
-
 async def test_after_the_login_another_name_cannot_be_taken(bastion: World) -> None:
     ada, bob = await holder(bastion), await holder(bastion, "bob")
     async with connected(bastion.port) as wire:
