@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
     """Run the command line."""
-    from bastion.cli import build
+    words = sys.argv[1:]
+    if words[:2] == ["cert", "--refresh"]:  # before every ssh: most often there is nothing to do
+        from bastion.cli import fresh
 
-    build()()
+        if fresh.is_fresh(words[2:]):
+            return
+    from bastion.cli.command import build
+
+    build(words[0] if words else None)()
 
 
 if __name__ == "__main__":

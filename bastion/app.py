@@ -31,6 +31,7 @@ from bastion.access.devicelogin import DeviceLogins
 from bastion.access.doorstep import Doorstep
 from bastion.access.freshness import Freshness
 from bastion.access.linking import Linking
+from bastion.access.reach import Reach
 from bastion.access.recovery import recover
 from bastion.access.replay import Replay
 from bastion.access.standing import Standing
@@ -51,7 +52,7 @@ from bastion.chatops.errands import Errands
 from bastion.config import Settings, load, read_policy
 from bastion.config.settings import SlackEntry
 from bastion.console import app as console
-from bastion.console import certificates, device, grants, links, records
+from bastion.console import certificates, clients, device, grants, links, records
 from bastion.console.caller import Callers
 from bastion.core.audit import Event, Kind
 from bastion.core.certificate import target_principal
@@ -208,6 +209,9 @@ def _routes(
     routes = [
         *identities.routes,
         *certificates.routes(certification=certification, **_reached_by_ssh(settings)),
+        *clients.routes(
+            reach=Reach(standing=standing, **parts("policies", "catalogue", "clock")), **_reached_by_ssh(settings)
+        ),
         *grants.routes(approval=approval, standing=standing, clock=parts.clock),
         *links.routes(linking=linking),
         *device.routes(confirmation=confirmation),
@@ -308,7 +312,7 @@ async def _serve(path: Path, settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     async with running(settings, clock=SystemClock()) as node:
         log.info("bastion is up", node=settings.node, ssh=node.ssh_port, http=node.http_port)
-        watching = asyncio.create_task(_watch(node))
+        watching = asyncio.create_task(watch(node))
         stopping = asyncio.create_task(stop.wait())
         reloading: set[asyncio.Task[None]] = set()
 
@@ -326,7 +330,7 @@ async def _serve(path: Path, settings: Settings) -> None:
         watching.cancel()
 
 
-async def _watch(node: Node) -> None:
+async def watch(node: Node) -> None:
     """Supervise sessions and ask issuers about logins, until one of the two fails: the other would give false peace."""
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(node.supervision.run())

@@ -84,10 +84,23 @@ def logout() -> None:
         typer.echo("You were not logged in.")
         return
     saved.save(known.without_token())  # first: whatever the bastion answers, this machine has forgotten it
+    _forget_certificates()
     reply = Client(known.url, known.token).ask("POST", "/api/v1/logout")
     if reply.status not in (200, 401):  # 401: it does not count any more, which is what was wanted
         fail(f"Forgotten here, but the bastion did not end it: {reply.sentence}", exits.REFUSED)
     typer.echo("You are logged out.")
+
+
+def _forget_certificates() -> None:
+    """They are good for minutes; but whoever logs out means now."""
+    from bastion.cli import exits, fresh
+    from bastion.cli.client import fail
+    from bastion.cli.sshconfig import SshFiles
+
+    try:
+        SshFiles(fresh.directory()).forget()
+    except OSError as error:
+        fail(f"A certificate could not be removed: {error}", exits.REFUSED)
 
 
 def _send_to_browser(url: str, loopback: Loopback, challenge: str, state: str, *, open_it: bool) -> None:

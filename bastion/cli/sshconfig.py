@@ -1,60 +1,112 @@
-"""The files that let plain OpenSSH find its way: a key, certificates, known hosts and an ssh_config, all of our own.
+"""The files that let plain OpenSSH find its way, all of our own and under ``$XDG_CONFIG_HOME/bastion/ssh``:
 
-Nothing of the user's ``~/.ssh`` is touched. Everything is under ``$XDG_CONFIG_HOME/bastion``.
+``hosts`` says how each scope's targets are reached, for ``~/.ssh/config`` to include; ``config`` is complete in itself,
+for ``ssh -F``; beside them a known_hosts, a key where no ssh-agent keeps one, and a certificate for each scope.
+Nothing of the user's ``~/.ssh`` is touched here.
 """
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
-import subprocess
+import re
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import typer
+from bastion.cli import fresh
+from bastion.core.target import LOGIN, Scope
 
-from bastion.cli import exits
+_ADDRESS = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}", re.ASCII)
+_HOST_KEY = re.compile(r"[a-z0-9@.-]+ [A-Za-z0-9+/=]+", re.ASCII)
+"""What is written into files that OpenSSH obeys is checked, whoever sent it: a line more would be a command."""
 
-_BLOCK = """\
-Host bastion-{environment}-{region}
-    HostName {host}
-    Port {port}
-    HostKeyAlias bastion
-    User bastion
-Host *.{environment}.{region}
-    ProxyJump bastion-{environment}-{region}
-    HostKeyAlias bastion
-Host bastion-{environment}-{region} *.{environment}.{region}
-    UserKnownHostsFile "{known_hosts}"
-    StrictHostKeyChecking yes
-    IdentitiesOnly yes
-    IdentityFile "{key}"
-    CertificateFile "{certificate}"
+ALIAS = "bastion"
+"""What the bastion's host key is known by, whatever its address."""
+
+_USER = """\
+Host {target}
+    User {login}
 """
 
+_SCOPE = """\
+Host bastion-{alias}
+    HostName {host}
+    Port {port}
+    User bastion
+Host *.{domain}
+    ProxyJump bastion-{alias}
+Host bastion-{alias} *.{domain}
+{common}    CertificateFile "{certificate}"
+{key}"""
+
 _FRONT = """\
+Include "{hosts}"
 Host bastion
     HostName {host}
     Port {port}
+{common}{certificates}{keys}"""
+
+_COMMON = """\
     HostKeyAlias bastion
     UserKnownHostsFile "{known_hosts}"
+    GlobalKnownHostsFile none
     StrictHostKeyChecking yes
     IdentitiesOnly yes
-    IdentityFile "{key}"
-{certificates}"""
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """What `hosts` is made from.
+
+    ``scopes`` has for each domain (``staging.eu``) where its key is: a path, `fresh.IN_AGENT`, or nothing yet.
+    ``logins`` has for each target the one login there is, where there is one.
+    """
+
+    ssh_address: str = ""
+    ssh_host_key: str = ""
+    scopes: Mapping[str, str] = field(default_factory=dict)
+    logins: Mapping[str, str] = field(default_factory=dict)
+
+    def at(self, ssh_address: str, ssh_host_key: str) -> Reached:
+        """As the bastion says that it is reached. Raises ValueError: a line of ssh_config cannot be made of that."""
+        if not (_ADDRESS.fullmatch(ssh_address) and _HOST_KEY.fullmatch(ssh_host_key)):
+            raise ValueError("the bastion does not say how it is reached by SSH")
+        return replace(self, ssh_address=ssh_address, ssh_host_key=ssh_host_key)
+
+    def with_scopes(self, scopes: Iterable[str]) -> Reached:
+        """With these (``staging/eu``), and those that have a key already. Raises ValueError: one is not a scope."""
+        domains = {str(Scope.parse(scope)).replace("/", "."): "" for scope in scopes}
+        return replace(self, scopes=domains | {domain: key for domain, key in self.scopes.items() if key})
+
+    def with_grants(self, grants: Iterable[Mapping[str, Any]]) -> Reached:
+        """With the logins that ``grants`` (of ``GET /api/v1/access``) leave no choice about."""
+        logins: dict[str, set[str]] = {}
+        for grant in grants:
+            for target in grant["targets"]:
+                logins.setdefault(target, set()).update(grant["logins"])
+        only = {target: min(names) for target, names in logins.items() if len(names) == 1}
+        for target, login in only.items():
+            if fresh.domain_of(target) is None or not LOGIN.fullmatch(login):
+                raise ValueError(f"{target!r} as {login!r} cannot be written into an ssh_config")
+        return replace(self, logins=only)
 
 
 @dataclass(frozen=True, slots=True)
 class SshFiles:
-    """Where they are. ``directory`` is made with mode 0700."""
+    """Where they are."""
 
     directory: Path
 
     @classmethod
     def of_this_user(cls) -> SshFiles:
-        base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-        directory = base / "bastion" / "ssh"
+        """Made with mode 0700 when it is not there. Raises OSError."""
+        directory = fresh.directory()
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         return cls(directory)
 
@@ -62,37 +114,102 @@ class SshFiles:
     def config(self) -> Path:
         return self.directory / "config"
 
-    def ensure_key(self) -> Path:
-        """A key of our own, made by ssh-keygen the first time."""
-        key = self.directory / "id_ed25519"
-        if not key.exists():
-            command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "bastion", "-f", str(key)]
+    @property
+    def hosts(self) -> Path:
+        return self.directory / "hosts"
+
+    @property
+    def key(self) -> Path:
+        return self.directory / "id_ed25519"
+
+    @property
+    def _known(self) -> Path:
+        return self.directory / "reached.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One at a time: of twenty ssh that start together, one fetches a certificate and nineteen use it."""
+        with (self.directory / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def reached(self) -> Reached:
+        """What was last written; nothing when that cannot be read."""
+        try:
+            return Reached(**json.loads(self._known.read_text()))
+        except (OSError, ValueError, TypeError):
+            return Reached()
+
+    def write(self, reached: Reached) -> None:
+        """Write everything anew, each file whole or not at all. Raises OSError."""
+        hosts, config = render(reached, self.directory)
+        write_whole(self._known, json.dumps(asdict(reached)))
+        write_whole(self.directory / "known_hosts", f"{ALIAS} {reached.ssh_host_key}\n")
+        write_whole(self.hosts, hosts)
+        write_whole(self.config, config)
+
+    def forget(self) -> None:
+        """Remove the certificates, and their keys from the ssh-agent. Raises OSError."""
+        import binascii
+
+        from bastion.cli.agent import Agent, NoAgent
+
+        for certificate in sorted(self.directory.glob("*-cert.pub")):
             try:
-                subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
-            except (OSError, subprocess.CalledProcessError) as error:
-                typer.echo(f"ssh-keygen could not make a key: {error}", err=True)
-                raise typer.Exit(exits.USAGE) from None
-        return key
-
-    def install(self, environment: str, region: str, key: Path, issued: dict[str, Any]) -> Path:
-        """Write certificate, known hosts and configuration, each whole or not at all. The certificate's path."""
-        certificate = self.directory / f"{environment}.{region}-cert.pub"
-        host, _, port = issued["ssh_address"].rpartition(":")
-        names = {"host": host.strip("[]"), "port": port, "key": key.resolve()}
-        names["known_hosts"] = self.directory / "known_hosts"
-        _write(certificate, issued["certificate"])
-        _write(self.directory / "known_hosts", f"bastion {issued['ssh_host_key']}\n")
-        block = _BLOCK.format(environment=environment, region=region, certificate=certificate, **names)
-        _write(self.directory / f"{environment}.{region}.conf", block)
-        certificates = "".join(f'    CertificateFile "{path}"\n' for path in sorted(self.directory.glob("*-cert.pub")))
-        blocks = "".join(path.read_text() for path in sorted(self.directory.glob("*.conf")))
-        _write(self.config, _FRONT.format(certificates=certificates, **names) + blocks)
-        return certificate
+                with Agent.of_this_session() as agent:
+                    agent.remove(binascii.a2b_base64(certificate.read_text().split(" ")[1]))
+            except (NoAgent, ValueError, IndexError):
+                pass  # there is none, or it has forgotten it already
+            certificate.unlink(missing_ok=True)
 
 
-def _write(path: Path, text: str) -> None:
-    """Replace ``path`` at once, so that an ssh that reads it meanwhile sees the old or the new file."""
-    descriptor, fresh = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    Path(fresh).replace(path)
+def render(reached: Reached, directory: Path) -> tuple[str, str]:
+    """The texts of ``hosts`` and ``config``.
+
+    Raises:
+        ValueError: the directory's name cannot be written into an ssh_config.
+    """
+    host, _, port = reached.ssh_address.rpartition(":")
+    common = _COMMON.format(known_hosts=quoted(directory / "known_hosts"))
+    front = {"host": host.strip("[]"), "port": port, "common": common}
+    blocks = [_USER.format(target=target, login=login) for target, login in sorted(reached.logins.items())]
+    certificates, keys = "", dict[str, None]()
+    for domain, key in sorted(reached.scopes.items()):
+        certificate, line = quoted(directory / f"{domain}-cert.pub"), _key_line(key or str(directory / "id_ed25519"))
+        alias = domain.replace(".", "-")
+        blocks.append(_SCOPE.format(domain=domain, alias=alias, certificate=certificate, key=line, **front))
+        certificates += f'    CertificateFile "{certificate}"\n'
+        keys[line] = None
+    hosts = quoted(directory / "hosts")
+    return "".join(blocks), _FRONT.format(certificates=certificates, keys="".join(keys), hosts=hosts, **front)
+
+
+def quoted(path: Path | str) -> str:
+    """``path`` as it stands between double quotes of an ssh_config; there is no escape for a quote there.
+
+    Raises:
+        ValueError: it has a character that cannot be written.
+    """
+    text = str(path)
+    if not text.isprintable() or any(character in text for character in "\"'\\${"):
+        raise ValueError(f"{text!r} has characters that ssh_config cannot quote")
+    return text.replace("%", "%%")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace ``path`` at once, so that an ssh that reads it meanwhile sees the old or the new file. Mode 0600."""
+    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        Path(draft).replace(path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+
+
+def _key_line(key: str) -> str:
+    """A key in the agent is found by its certificate; ``none`` keeps the user's own keys from being tried instead."""
+    if key == fresh.IN_AGENT:
+        return "    IdentityFile none\n    IdentityAgent SSH_AUTH_SOCK\n"
+    return f'    IdentityFile "{quoted(key)}"\n'

@@ -121,7 +121,9 @@ class Stage:
         home = self.folder / "people" / who
         home.mkdir(parents=True, exist_ok=True)
         browser = f"{shlex.quote(sys.executable)} -m bastion.demo.browser {who} %s"
-        return {**os.environ, "HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config"), "BROWSER": browser,
+        # Nothing of this shows in the ssh-agent of whoever runs it.
+        inherited = {name: value for name, value in os.environ.items() if name != "SSH_AUTH_SOCK"}
+        return {**inherited, "HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config"), "BROWSER": browser,
                 "COLUMNS": "100", "NO_COLOR": "1"}  # fmt: skip
 
     def ssh_config(self, who: str) -> Path:
