@@ -1,4 +1,8 @@
-"""What the command line remembers of a login: one file, its owner's alone."""
+"""What the command line remembers of a login: one file, its owner's alone, and the token in the system's keyring.
+
+The keyring needs the extra ``bastion[keyring]`` and a keyring to talk to; without one the token is in the file. It is
+never in both: whichever is written, the other is emptied first.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,16 @@ import stat
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keyring.backend import KeyringBackend
+
+SERVICE = "bastion"
+"""What the keyring's own programs show the token under; its user name there is the bastion's URL."""
+
+MIN_PRIORITY = 1
+"""Below it a keyring is one that keeps nothing, or keeps it as plain text (`keyring.backend`, on priorities)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +54,9 @@ def path() -> Path:
 def load() -> SavedLogin | None:
     """What was saved; None when nothing was, or it cannot be read as that, or others can read it."""
     try:
-        with path().open(encoding="utf-8") as file:
-            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                return None
-            body: dict[str, Any] = json.load(file)
+        body = _read()
         expires_at = body.get("expires_at")
-        return SavedLogin(
+        login = SavedLogin(
             url=str(body["url"]),
             token=body.get("token"),
             expires_at=datetime.fromisoformat(expires_at).astimezone(UTC) if expires_at else None,
@@ -54,19 +64,42 @@ def load() -> SavedLogin | None:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+    return replace(login, token=_from_keyring(login.url)) if body.get("in_keyring") is True else login
 
 
 def save(login: SavedLogin) -> None:
     """Replace what was saved, all or nothing.
 
     Raises:
-        OSError: it cannot be written; what was saved before is still there.
+        OSError: it cannot be written; what was saved before is still there, or nobody is logged in.
     """
+    keyring = _keyring() if login.token is not None or _is_in_keyring() else None
+    if keyring is None:
+        _write(login, in_keyring=False)
+        return
+    old = load()
+    _write(login.without_token(), in_keyring=False)  # first: a crash on the way logs out, and leaves no second copy
+    if old is not None:
+        _empty(keyring, old.url)
+    if login.token is not None:
+        _write(login, in_keyring=_put(keyring, login.url, login.token))
+
+
+def _read() -> dict[str, Any]:
+    with path().open(encoding="utf-8") as file:
+        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+            raise PermissionError("others can read it")
+        body: dict[str, Any] = json.load(file)
+        return body
+
+
+def _write(login: SavedLogin, *, in_keyring: bool) -> None:
     file = path()
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     body = {
         "url": login.url,
-        "token": login.token,
+        "token": None if in_keyring else login.token,
+        "in_keyring": in_keyring,
         "expires_at": login.expires_at.isoformat() if login.expires_at else None,
         "display": login.display,
     }
@@ -78,3 +111,60 @@ def save(login: SavedLogin) -> None:
         out.flush()
         os.fsync(out.fileno())
     draft.replace(file)
+
+
+# The keyring ----------------------------------------------------------------------------------------------------------
+
+
+def _keyring() -> KeyringBackend | None:
+    """The system's, when there is one that keeps secrets."""
+    try:
+        import keyring
+        from keyring.errors import KeyringError
+    except ImportError:  # the extra is not installed
+        return None
+    try:
+        backend = keyring.get_keyring()
+        return backend if backend.priority >= MIN_PRIORITY else None
+    except (KeyringError, RuntimeError):  # RuntimeError: its own word for a keyring that is not there
+        return None
+
+
+def _is_in_keyring() -> bool:
+    try:
+        return _read().get("in_keyring") is True
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _from_keyring(url: str) -> str | None:
+    backend = _keyring()
+    if backend is None:
+        return None
+    from keyring.errors import KeyringError
+
+    try:
+        return backend.get_password(SERVICE, url)
+    except (KeyringError, RuntimeError):  # locked, or not there in this session: nobody is logged in
+        return None
+
+
+def _put(backend: KeyringBackend, url: str, token: str) -> bool:
+    """Whether it keeps the token; not when its owner refuses to unlock it."""
+    from keyring.errors import KeyringError
+
+    try:
+        backend.set_password(SERVICE, url, token)
+    except (KeyringError, RuntimeError):
+        _empty(backend, url)
+        return False
+    return True
+
+
+def _empty(backend: KeyringBackend, url: str) -> None:
+    from keyring.errors import KeyringError
+
+    try:
+        backend.delete_password(SERVICE, url)
+    except (KeyringError, RuntimeError):
+        pass  # there is nothing under this name
