@@ -160,6 +160,7 @@ class DeviceLogins:
         catalogue: Catalogue,
         clock: Clock,
         node: str,
+        max_waiting: int = MAX_WAITING,
     ) -> None:
         self._doorstep = doorstep
         self._store = store
@@ -167,6 +168,7 @@ class DeviceLogins:
         self._catalogue = catalogue
         self._clock = clock
         self._node = node
+        self._max_waiting = max_waiting
         self._waiting: set[str] = set()
 
     @property
@@ -258,7 +260,7 @@ class DeviceLogins:
             if begun == MAX_BEGUN + 1:  # once a window: a flood must not fill the audit log
                 await self._write(knock.event(Kind.LOGIN_FAILED, self._clock.now(), self._node, reasons=(reason,)))
             raise Refused(reason)
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self._waiting) >= self._max_waiting:
             raise Unavailable("Too many logins wait for their browsers. Try again in a few minutes.")
 
     async def _keep(self, knock: Knock) -> Pending:
