@@ -27,8 +27,9 @@ check: venv  ## ruff, mypy --strict, and the direction of the imports
 bench: venv tools  ## the figures, one per line (BENCH=ssh those that begin so)
 	@$(python) -m tests.benchmarks $(BENCH)
 
-tools:  ## the real programs that tests and demo run, unpacked into .tools, never installed or started
+tools: venv  ## the real programs that tests and demo run, unpacked into .tools, never installed or started
 	@scripts/tools.sh
+	@scripts/provider.sh
 
 venv:  ## .venv from requirements.lock
 	@scripts/venv.sh

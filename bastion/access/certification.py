@@ -112,7 +112,7 @@ class Certification:
         )
         body = to_be_signed(certificate, secrets.token_bytes(NONCE))
         line = certificate_line(signed(body, await self._signer.sign_access(target.scope, body)), grant.id)
-        issued = _issued(certificate, identity, grant, place)
+        issued = _issued(certificate, identity, grant, place, now)
         await self._write(Kind.CERTIFICATE_ISSUED, identity, place, target, now, certificate=issued)
         return line, certificate
 
@@ -333,7 +333,10 @@ def _over(grant: Grant) -> Rejected:
     return Rejected(f"Grant {grant.id} ended at {grant.ends_at:%Y-%m-%d %H:%M:%S} UTC. Ask for a new one.")
 
 
-def _issued(certificate: Certificate, identity: Identity, grant: Grant, place: Place) -> IssuedCertificate:
+def _issued(
+    certificate: Certificate, identity: Identity, grant: Grant, place: Place, now: datetime
+) -> IssuedCertificate:
+    """The record. Its beginning is to the microsecond: within one second somebody may log out, and in again."""
     return IssuedCertificate(
         serial=certificate.serial,
         fingerprint=certificate.public_key.fingerprint,
@@ -341,7 +344,7 @@ def _issued(certificate: Certificate, identity: Identity, grant: Grant, place: P
         scope=grant.scope,
         grant_id=grant.id,
         address=str(place.address),
-        valid_after=certificate.valid_after,
+        valid_after=now,
         valid_before=certificate.valid_before,
     )
 

@@ -94,21 +94,37 @@ class Freshness:
         async with self._store.transaction() as transaction:
             await transaction.forget_logins(now - KEPT_FOR)
         for asked in self._issuers:
+            silence: Unavailable | None = None
             for login in await self._store.logins_to_ask(asked.provider.issuer, now - asked.interval):
-                await self._ask(asked, login)
+                # One question a turn is enough to know that an issuer is away; the others would wait for nothing.
+                silence = await self._ask(asked, login) if silence is None else silence
+                if silence is not None:
+                    await self._unanswered(login, silence)
 
-    async def _ask(self, asked: Asked, login: KeptLogin) -> None:
+    async def _ask(self, asked: Asked, due: KeptLogin) -> Unavailable | None:
+        """Ask about one login, and do what the answer says; the error when there was none."""
+        login = await self._claim(due)
+        tokens = None if login is None else self._keeping.tokens(login)
+        if login is None or tokens is None or tokens.refresh_token is None:
+            return None
         try:
-            tokens = self._keeping.tokens(login)
-            if tokens is None or tokens.refresh_token is None:
-                return
             renewal = await asked.provider.renew(tokens.refresh_token, login.identity.subject)
         except Unauthenticated as error:
             await self._refused(login, str(error))
         except Unavailable as error:
-            await self._unanswered(login, error)
+            return error
         else:
             await self._confirmed(asked, login, tokens, renewal)
+        return None
+
+    async def _claim(self, due: KeptLogin) -> KeptLogin | None:
+        """The login, when it is ours to ask about. Two questions with one refresh token look like theft to its issuer,
+        which then refuses both (RFC 9700, section 4.14.2).
+        """
+        now = self._clock.now()
+        async with self._store.transaction() as transaction:
+            ours = await transaction.ask_again(due, asked_at=now, confirmed_at=due.confirmed_at, sealed=due.sealed)
+        return replace(due, asked_at=now) if ours else None
 
     async def _refused(self, login: KeptLogin, detail: str) -> None:
         """Unless somebody logged in anew meanwhile, with whose tokens the next question is asked."""
@@ -116,13 +132,9 @@ class Freshness:
             await self._endings.end(login.identity, Cause.REFUSED, {"detail": detail[:500]})
 
     async def _unanswered(self, login: KeptLogin, error: Unavailable) -> None:
-        now = self._clock.now()
         log.warning("an identity provider did not say whether it stands by a login", error=str(error))
-        if now - login.confirmed_at >= FRESH_FOR:
+        if self._clock.now() - login.confirmed_at >= FRESH_FOR:
             await self._endings.end(login.identity, Cause.UNCONFIRMED, {"detail": str(error)[:500]})
-            return
-        async with self._store.transaction() as transaction:
-            await transaction.ask_again(login, asked_at=now, confirmed_at=login.confirmed_at, sealed=login.sealed)
 
     async def _confirmed(self, asked: Asked, login: KeptLogin, tokens: KeptTokens, renewal: Renewal) -> None:
         now = self._clock.now()

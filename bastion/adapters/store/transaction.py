@@ -123,7 +123,13 @@ class SqlTransaction:
     async def ask_again(
         self, login: KeptLogin, *, asked_at: datetime, confirmed_at: datetime, sealed: bytes | None
     ) -> bool:
-        same = (_is(kept_logins, login.identity), kept_logins.c.sid == login.sid, kept_logins.c.sealed == login.sealed)
+        kept = kept_logins.c
+        same = (
+            _is(kept_logins, login.identity),
+            kept.sid == login.sid,
+            kept.sealed == login.sealed,
+            kept.asked_at == login.asked_at,
+        )
         values = {"asked_at": asked_at, "confirmed_at": confirmed_at, "sealed": sealed}
         return (await self._block.run(update(kept_logins).where(*same).values(values))).rowcount == 1
 
