@@ -28,6 +28,21 @@ from bastion.ports import Clock
 CODE_LIFETIME = timedelta(seconds=60)
 TOKEN_SECONDS = 300
 
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Who are you?</title>
+<style>
+:root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif; }
+body { max-width: 24rem; margin: 15vh auto; padding: 0 1.5rem; }
+button { width: 100%; padding: .7rem; font: inherit; cursor: pointer; }
+</style>
+<h1>Who are you?</h1>
+<p>This is the identity provider of <code>bastion demo</code>. It asks for no password.</p>
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -187,8 +202,7 @@ class DemoProvider:
             for account in self.accounts.values()
         )
         form = f'<form method="post" action="/authorize">{hidden}{buttons}</form>'
-        html = f'<!doctype html><meta charset="utf-8"><title>Who are you?</title>{form}'
-        return web.Response(text=html, content_type="text/html", headers={"Cache-Control": "no-store"})
+        return web.Response(text=_PAGE + form, content_type="text/html", headers={"Cache-Control": "no-store"})
 
     async def _authorize(self, request: web.Request) -> web.StreamResponse:
         form = {name: str(value) for name, value in (await request.post()).items()}
