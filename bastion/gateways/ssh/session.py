@@ -81,6 +81,8 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
         self._command: str | None = None
         self._subsystem: str | None = None
         self._relay: Relay | None = None
+        """Takes every byte, once the target is there; `_opening` is the same from when it is being reached."""
+        self._opening: Relay | None = None
         self._early: list[bytes] = []
         self._early_eof = False
         self._started = False
@@ -156,8 +158,8 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone = True
-        if self._relay is not None:
-            self._relay.client_closed()
+        if self._opening is not None:
+            self._opening.client_closed()
 
     async def _run(self) -> None:
         """The way of a visit, in order: destination, admission, target, relay, end."""
@@ -219,6 +221,7 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
             began=self._began,
         )
         self._house.supervision.watch(admitted.session, cut=relay.cut, warn=relay.warn)
+        self._opening = relay
         if self._gone:
             relay.client_closed()
         try:
