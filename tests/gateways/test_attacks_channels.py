@@ -323,7 +323,7 @@ async def test_forwards_and_sessions_count_together_and_closed_ones_do_not(basti
     async with ada(bastion) as wire:
         for number in range(MAX_CHANNELS):
             wire.open(b"direct-tcpip", forward(WEB_STAGING, 22), channel=number)
-        numbers = []
+        numbers: list[int] = []
         while len(numbers) < MAX_CHANNELS:
             payload = await wire.receive()
             if payload[0] == 91:
