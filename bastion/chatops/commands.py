@@ -1,8 +1,8 @@
 """What people type after ``/bastion``, as frozen commands. Text in, value out.
 
-Slack is told to escape what it sends: a mention arrives as ``<@U123|name>``, a name that looks like a host as
-``<http://web-1.staging.eu|web-1.staging.eu>``, and ``&``, ``<``, ``>`` as entities. A plain ``@name`` is whatever its
-writer wants it to be, so it is refused.
+Every platform's text arrives here in the form that Slack gives it. Slack is told to escape what it sends: a mention
+arrives as ``<@U123|name>``, a name that looks like a host as ``<http://web-1.staging.eu|web-1.staging.eu>``, and ``&``,
+``<``, ``>`` as entities. A plain ``@name`` is whatever its writer wants it to be, so it is refused.
 """
 
 from __future__ import annotations
@@ -92,7 +92,11 @@ Command = (
     | HelpCommand
 )
 
-_MENTION = re.compile(r"<@([UW][A-Z0-9]{1,30})(?:\|[^<>]*)?>", re.ASCII)
+_MENTION = re.compile(
+    r"<@([UW][A-Z0-9]{1,30}|[a-z0-9]{26}|[0-9]{15,20}|[0-9]{1,3}:[A-Za-z0-9_-]{1,120})(?:\|[^<>]*)?>", re.ASCII
+)
+"""Ids of Slack, Mattermost, Discord and Teams."""
+
 _WORD = re.compile(r"<[^<>]*>|[^\s<>]+|[<>]")
 """A bracketed thing of Slack's, which may hold spaces, or what is between spaces."""
 
@@ -133,6 +137,11 @@ def plain(text: str) -> str:
     shown = _BRACKETED.sub(lambda match: _label(match.group(1), match.group(2)), text)
     # The ampersand last, or "&amp;lt;" would be resolved twice.
     return shown.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+
+
+def wire_text(text: str) -> str:
+    """``text`` as Slack would have escaped it: for platforms that do not, so that all of them are parsed alike."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _label(inside: str, label: str | None) -> str:

@@ -166,11 +166,14 @@ class Desk:
         )
 
     async def card(self, request_id: str) -> Card:
-        """The card of a request as it stands now. Raises `NotFound`."""
-        return card_of(await story_of(self._store, request_id, self._clock.now()))
+        """The card of a request as it stands now; of one that is not there, that it is not."""
+        try:
+            return card_of(await story_of(self._store, request_id, self._clock.now()))
+        except NotFound as missing:
+            return Card(missing.public)
 
     async def card_again(self, button: Button, row: str) -> Card:
-        """What the message now shows that ``button`` was on. Raises `NotFound`."""
+        """What the message now shows that ``button`` was on."""
         return await self.card(button.request_id)
 
     async def _known(self, account: Account) -> Identity | Private:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 from aiohttp import web
 
@@ -114,6 +116,17 @@ def without_duplicates(pairs: list[tuple[str, object]]) -> Mapping[str, object]:
     if len(found) != len(pairs):
         raise ValueError("a key is there twice")
     return found
+
+
+def read_object(text: str | bytes) -> dict[str, Any]:
+    """A JSON object, each key once. Raises `ValueError`."""
+    try:
+        value = json.loads(text, object_pairs_hook=without_duplicates)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError("it is not an object")
+    return value
 
 
 def refusal(status: int, sentence: str) -> web.Response:

@@ -17,7 +17,7 @@ from bastion.console.pages import page
 from bastion.core.errors import NotFound, Refused
 from bastion.core.identity import Identity
 
-PLATFORMS = {"slack": "Slack"}
+PLATFORMS = {"slack": "Slack", "mattermost": "Mattermost", "teams": "Teams", "discord": "Discord"}
 
 
 def routes(*, linking: Linking) -> list[web.RouteDef]:

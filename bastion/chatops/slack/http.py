@@ -18,7 +18,7 @@ from aiohttp import web
 from bastion.access.linking import Account
 from bastion.chatops.desk import Desk
 from bastion.chatops.errands import Errands
-from bastion.chatops.guard import MAX_BODY, MAX_INTERACTION, Guard, body_of, header_once, refusal
+from bastion.chatops.guard import MAX_BODY, MAX_INTERACTION, Guard, body_of, header_once, read_object, refusal
 from bastion.chatops.slack.face import Face
 from bastion.chatops.slack.outgoing import SlackApi
 from bastion.chatops.slack.signature import verify
@@ -30,7 +30,6 @@ from bastion.chatops.slack.wire import (
     read_event,
     read_form,
     read_interaction,
-    read_json,
 )
 from bastion.core.errors import Unauthenticated
 from bastion.ports import Clock, Coordination, Locator, Store
@@ -110,7 +109,7 @@ class _Slack:
         verified = await self._verified(request, _FORM, MAX_INTERACTION, "An interaction")
         if isinstance(verified, web.Response):
             return verified
-        read = lambda: read_interaction(read_json(read_form(verified.raw).get("payload", "")))  # noqa: E731
+        read = lambda: read_interaction(read_object(read_form(verified.raw).get("payload", "")))  # noqa: E731
         interaction = _read(read, "an interaction")
         if isinstance(interaction, web.Response):
             return interaction
@@ -126,7 +125,7 @@ class _Slack:
         verified = await self._verified(request, _JSON, MAX_INTERACTION, "An event")
         if isinstance(verified, web.Response):
             return verified
-        event = _read(lambda: read_event(read_json(verified.raw)), "an event")
+        event = _read(lambda: read_event(read_object(verified.raw)), "an event")
         match event:
             case web.Response():
                 return event

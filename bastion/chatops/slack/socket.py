@@ -19,7 +19,7 @@ import aiohttp
 import structlog
 
 from bastion.access.linking import Account
-from bastion.chatops.guard import MAX_INTERACTION, Guard
+from bastion.chatops.guard import MAX_INTERACTION, Guard, read_object
 from bastion.chatops.slack.face import Face
 from bastion.chatops.slack.outgoing import SlackApi
 from bastion.chatops.slack.wire import (
@@ -33,7 +33,6 @@ from bastion.chatops.slack.wire import (
     read_command,
     read_event,
     read_interaction,
-    read_json,
 )
 from bastion.core.errors import BastionError, Unavailable
 
@@ -145,7 +144,7 @@ def _envelope(message: aiohttp.WSMessage) -> Mapping[str, Any] | None:
     if message.type is not aiohttp.WSMsgType.TEXT:
         return None
     try:
-        envelope = read_json(message.data)
+        envelope = read_object(message.data)
     except ValueError:
         return None
     return None if envelope.get("type") == "hello" else envelope

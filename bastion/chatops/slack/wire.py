@@ -6,7 +6,6 @@ workspaces share, a press comes with the team of the channel, and the user may b
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from urllib.parse import parse_qsl
 
 from bastion.access.linking import Account
 from bastion.chatops.cards import Button
-from bastion.chatops.guard import without_duplicates
 from bastion.core.target import printable
 
 _ACCOUNT = re.compile(r"[A-Z0-9]{1,40}", re.ASCII)
@@ -96,17 +94,6 @@ def read_form(raw: bytes) -> dict[str, str]:
     if len(fields) != len(pairs):
         raise ValueError("a field is there twice")
     return fields
-
-
-def read_json(text: str | bytes) -> dict[str, Any]:
-    """A JSON object, each key once. Raises `ValueError`."""
-    try:
-        value = json.loads(text, object_pairs_hook=without_duplicates)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    if not isinstance(value, dict):
-        raise ValueError("it is not an object")
-    return value
 
 
 def read_command(fields: Mapping[str, Any]) -> SlashCommand:
