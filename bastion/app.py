@@ -26,6 +26,7 @@ from bastion.access.admission import Admission
 from bastion.access.approval import Approval
 from bastion.access.askable import Choice
 from bastion.access.certification import Certification
+from bastion.access.clilogin import CommandLineLogins
 from bastion.access.confirmation import Confirmation
 from bastion.access.devicelogin import DeviceLogins
 from bastion.access.doorstep import Doorstep
@@ -52,7 +53,7 @@ from bastion.chatops.errands import Errands
 from bastion.config import Settings, load, read_policy
 from bastion.config.settings import SlackEntry
 from bastion.console import app as console
-from bastion.console import certificates, clients, device, grants, links, records
+from bastion.console import certificates, clients, clilogin, device, grants, links, records
 from bastion.console.caller import Callers
 from bastion.core.audit import Event, Kind
 from bastion.core.certificate import target_principal
@@ -205,6 +206,8 @@ def _routes(
     standing = Standing(**parts("store", "policies", "catalogue", "clock"))
     linking = Linking(**parts("store", "coordination", "clock", "node"))
     confirmation = Confirmation(**parts("store", "coordination", "catalogue", "clock", "node"))
+    waiting = DeviceLogins(doorstep=doorstep, **parts("store", "coordination", "catalogue", "clock", "node"))
+    command_lines = CommandLineLogins(logins=waiting, doorstep=doorstep, tokens=tokens, **parts("coordination"))
     replay = Replay(recordings=recordings, **parts("store", "policies", "catalogue", "clock", "node"))
     routes = [
         *identities.routes,
@@ -215,6 +218,7 @@ def _routes(
         *grants.routes(approval=approval, standing=standing, clock=parts.clock),
         *links.routes(linking=linking),
         *device.routes(confirmation=confirmation),
+        *clilogin.routes(logins=command_lines, public_url=settings.public_url),
         *records.routes(replay=replay, clock=parts.clock),
     ]
     if settings.chat.slack is not None:

@@ -59,12 +59,27 @@ class Knock:
     client: str
     """What the client's software calls itself."""
     target: str
-    """As it was named; whether it exists is said to those who have logged in."""
+    """As it was named; whether it exists is said to those who have logged in. A command line's own login has none."""
     scope: Scope | None
     """The target's, when there is such a target."""
     login: str
     key: str | None
     """Fingerprint of an SSH key that was proven on this connection."""
+
+    @property
+    def is_command_line(self) -> bool:
+        """Whether it is `bastion login --device`, and not a connection to a target."""
+        return not self.target
+
+    @property
+    def kind(self) -> str:
+        """What is logged in, as events say it."""
+        return "command line" if self.is_command_line else "ssh"
+
+    @property
+    def again(self) -> str:
+        """What to do when it came to nothing."""
+        return "Start again: bastion login --device" if self.is_command_line else "Connect again."
 
     def event(self, kind: Kind, at: datetime, node: str, *, reasons: tuple[str, ...] = (), **more: str | None) -> Event:
         """What became of it, for the audit log."""
@@ -73,12 +88,12 @@ class Knock:
             at=at,
             node=node,
             scope=self.scope,
-            target=self.target,
-            login=self.login,
+            target=self.target or None,
+            login=self.login or None,
             address=str(self.address),
             country=self.country,
             reasons=reasons,
-            details={"for": "ssh", "method": METHOD, "client": self.client, "key": self.key, **more},
+            details={"for": self.kind, "method": METHOD, "client": self.client, "key": self.key, **more},
         )
 
 
@@ -128,6 +143,10 @@ class Answer:
         approved, identity, auth_time, amr, browser, at = json.loads(value)
         authenticated_at, answered_at = (datetime.fromtimestamp(seconds, tz=UTC) for seconds in (auth_time, at))
         return cls(approved is True, IdentityId.parse(identity), authenticated_at, frozenset(amr), browser, answered_at)
+
+
+class Lapsed(Refused):
+    """Nobody answered in time: whoever asks may begin anew."""
 
 
 def read_code(text: str) -> str | None:
@@ -194,6 +213,25 @@ class DeviceLogins:
         await self._check_number(knock)
         return await self._keep(knock)
 
+    async def begin_command_line(self, address: Address, *, client: str) -> Pending:
+        """A code for a command line that nobody waits for here: it asks with `ask`. Raises as `begin` does."""
+        place = await self._doorstep.admit(address)
+        knock = Knock(address, place.country, printable(client), "", None, "", None)
+        await self._check_number(knock)
+        pending = await self._keep(knock)
+        self._waiting.discard(pending.connection)
+        return pending
+
+    async def ask(self, pending: Pending) -> Identity | None:
+        """Who has logged in, exactly once; None while nobody has answered. Raises as `wait` does."""
+        value = await self._coordination.take(answer_key(pending.connection))
+        if value is None and self._clock.now() < pending.until:
+            return None
+        try:
+            return await self._conclude(pending, None if value is None else Answer.from_bytes(value))
+        finally:
+            await self.withdraw(pending)
+
     async def wait(self, pending: Pending) -> Identity:
         """Who has logged in, as soon as they have; durable in the audit log before this returns.
 
@@ -219,14 +257,14 @@ class DeviceLogins:
     async def _conclude(self, pending: Pending, answer: Answer | None) -> Identity:
         knock, now = pending.knock, self._clock.now()
         if answer is None:
-            reason = "Nobody confirmed this login within five minutes. Connect again."
+            reason = f"Nobody confirmed this login within five minutes. {knock.again}"
             await self._write(knock.event(Kind.LOGIN_FAILED, now, self._node, reasons=(reason,)))
-            raise Refused(reason)
+            raise Lapsed(reason)
         if not answer.approved:  # whoever refused has written it down
             raise Refused("This login was refused in the browser.")
         ended_at = await self._store.ended_at(answer.identity)
         if ended_at is not None and answer.at <= ended_at:
-            raise Refused("You have been logged out since you confirmed. Connect again.")
+            raise Refused(f"You have been logged out since you confirmed. {knock.again}")
         known = await self._store.identity(answer.identity)
         identity = replace(known, authenticated_at=answer.authenticated_at, amr=answer.amr)
         event = knock.event(Kind.LOGIN_SUCCEEDED, now, self._node, browser=answer.browser)

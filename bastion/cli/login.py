@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
 
     from bastion.cli.client import Client
     from bastion.cli.loopback import Loopback
+
+MAX_URL = 16_000
+"""Characters: there is an ID token in it."""
 
 WAIT_SECONDS = 300
 """For somebody to log in in their browser."""
@@ -28,13 +32,21 @@ def login(
         str | None, typer.Argument(metavar="[URL]", help="The bastion, like https://bastion.example.com; remembered.")
     ] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address to open; open nothing.")] = False,
+    device: Annotated[
+        bool, typer.Option("--device", help="Log in with a browser on another machine, by a code; for servers.")
+    ] = False,
+    mfa: Annotated[
+        bool, typer.Option("--mfa", help="Log in anew, with a second factor, where a policy demands one.")
+    ] = False,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="For CI jobs and services: exchange the token in this file.", envvar="BASTION_TOKEN_FILE"),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Log in with your browser. The login lasts one hour."""
-    from bastion.access.pkce import challenge_of, new_secret
     from bastion.cli import exits, saved
     from bastion.cli.client import Client, fail
-    from bastion.cli.loopback import Loopback
 
     known = saved.load()
     if url is None:
@@ -42,21 +54,15 @@ def login(
             fail("Which bastion? Run: bastion login https://bastion.example.com", exits.USAGE)
         url = known.url
     client = Client(url)
-    verifier, state = new_secret(), new_secret()
-    with Loopback(state) as loopback:
-        _send_to_browser(client.url, loopback, challenge_of(verifier), state, open_it=not no_browser)
-        code = loopback.wait(WAIT_SECONDS)
-        if code is None:
-            fail("Nobody logged in within five minutes. Start again: bastion login", exits.NOT_LOGGED_IN)
-        reply = client.ask("POST", "/api/v1/token", {"code": code, "verifier": verifier})
-        if reply.status != 200:
-            fail(reply.sentence, exits.REFUSED)
-        until = _remember(client, reply.body)
-        loopback.answer(f"{client.url}/login/closed")
-    if json_:
-        _print_json({"url": client.url, "identity": reply.body["identity"], "expires_at": reply.body["expires_at"]})
+    if token_file is not None:
+        answer = _by_token(client, token_file)
     else:
-        typer.echo(f"You are logged in as {_shown(reply.body['identity']['display'])} until {until:%H:%M %Z}.")
+        answer = _by_device(client) if device else _by_browser(client, open_it=not no_browser, mfa=mfa)
+    until = _remember(client, answer)
+    if json_:
+        _print_json({"url": client.url, "identity": answer["identity"], "expires_at": answer["expires_at"]})
+    else:
+        typer.echo(f"You are logged in as {_shown(answer['identity']['display'])} until {until:%H:%M %Z}.")
 
 
 def whoami(json_: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False) -> None:
@@ -89,6 +95,8 @@ def logout() -> None:
     if reply.status not in (200, 401):  # 401: it does not count any more, which is what was wanted
         fail(f"Forgotten here, but the bastion did not end it: {reply.sentence}", exits.REFUSED)
     typer.echo("You are logged out.")
+    if reply.status == 200 and (onward := reply.body.get("end_session_url")):
+        typer.echo(f"To log out at your identity provider, too, open:\n\n  {_shown(onward, MAX_URL)}\n", err=True)
 
 
 def _forget_certificates() -> None:
@@ -103,10 +111,46 @@ def _forget_certificates() -> None:
         fail(f"A certificate could not be removed: {error}", exits.REFUSED)
 
 
-def _send_to_browser(url: str, loopback: Loopback, challenge: str, state: str, *, open_it: bool) -> None:
+def _by_browser(client: Client, *, open_it: bool, mfa: bool) -> dict[str, Any]:
+    """What the bastion answers when somebody has logged in with a browser on this machine."""
+    from bastion.access.pkce import challenge_of, new_secret
+    from bastion.cli import exits
+    from bastion.cli.client import fail
+    from bastion.cli.loopback import Loopback
+
+    verifier, state = new_secret(), new_secret()
+    with Loopback(state) as loopback:
+        _send_to_browser(client.url, loopback, challenge_of(verifier), state, open_it=open_it, mfa=mfa)
+        code = loopback.wait(WAIT_SECONDS)
+        if code is None:
+            fail("Nobody logged in within five minutes. Start again: bastion login", exits.NOT_LOGGED_IN)
+        reply = client.ask("POST", "/api/v1/token", {"code": code, "verifier": verifier})
+        if reply.status != 200:
+            fail(reply.sentence, exits.REFUSED)
+        loopback.answer(f"{client.url}/login/closed")
+    answer: dict[str, Any] = reply.body
+    return answer
+
+
+def _by_device(client: Client) -> dict[str, Any]:
+    """The same with a browser on any machine (RFC 8628)."""
+    from bastion.cli import devicecode
+
+    return devicecode.log_in(client)
+
+
+def _by_token(client: Client, file: Path) -> dict[str, Any]:
+    """The same without anybody: a workload proves itself by its platform's token."""
+    from bastion.cli import workload
+
+    return workload.log_in(client, file)
+
+
+def _send_to_browser(url: str, loopback: Loopback, challenge: str, state: str, *, open_it: bool, mfa: bool) -> None:
     from urllib.parse import urlencode
 
-    address = f"{url}/login/cli?{urlencode({'port': loopback.port, 'challenge': challenge, 'state': state})}"
+    wish = {"port": loopback.port, "challenge": challenge, "state": state} | ({"mfa": 1} if mfa else {})
+    address = f"{url}/login/cli?{urlencode(wish)}"
     typer.echo(f"Log in with a browser on this machine:\n\n  {address}\n", err=True)
     if open_it:
         import threading
@@ -136,10 +180,10 @@ def _local(moment: str) -> datetime:
     return datetime.fromisoformat(moment).astimezone()
 
 
-def _shown(text: str) -> str:
+def _shown(text: str, most: int = 500) -> str:
     from bastion.core.target import printable
 
-    return printable(text, 500)
+    return printable(text, most)
 
 
 def _print_json(value: object) -> None:

@@ -12,7 +12,7 @@ from html import escape
 from aiohttp import web
 
 from bastion.access.confirmation import Confirmation, Question
-from bastion.access.devicelogin import read_code
+from bastion.access.devicelogin import Knock, read_code
 from bastion.console.caller import CALLERS, Caller, check_same_origin
 from bastion.console.login import browser_caller
 from bastion.console.pages import page
@@ -61,10 +61,10 @@ class _Pages:
             case "approve":
                 typed = _field(form, "typed")
                 knock = await self._confirmation.approve(code, typed, caller.identity, caller.place)
-                return _done_page(f"{knock.login} on {knock.target}")
+                return _done_page(knock)
             case "refuse":
                 await self._confirmation.refuse(code, caller.identity, caller.place)
-                return page("Refused", "<p>The connection was refused. Nobody was logged in by it.</p>")
+                return page("Refused", "<p>It was refused. Nobody was logged in by it.</p>")
             case _:
                 raise Refused("This form was not sent by a page of the bastion.")
 
@@ -93,16 +93,16 @@ _CODE_INPUT = (
 def _question_page(question: Question, caller: Caller) -> web.Response:
     knock, identity = question.pending.knock, caller.identity
     facts = {
-        "Target": f"<strong>{escape(knock.target)}</strong> as <strong>{escape(knock.login)}</strong>",
+        "Target": _opens(knock),
         "Comes from": _where(knock.address, knock.country),
         "Your browser": _where(question.place.address, question.place.country) if question.elsewhere else "",
         "Program": f"<code>{escape(knock.client)}</code>",
-        "Key": f"<code>{escape(knock.key)}</code>" if knock.key else "none was shown",
+        "Key": "" if knock.is_command_line else f"<code>{escape(knock.key)}</code>" if knock.key else "none was shown",
         "Logs in as": f"<strong>{escape(identity.display)}</strong><br><small>{escape(str(identity.id))}</small>",
     }
     listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items() if value)
     body = (
-        "<p>An SSH client asks to work as you. Approve only what you started yourself, just now.</p>"
+        f"<p>{_who_asks(knock)} asks to work as you. Approve only what you started yourself, just now.</p>"
         + (_warning(question) if question.elsewhere else "")
         + f'<dl>{listed}</dl><form method="post" action="/device/{escape(question.pending.code)}">'
         + f'<input type="hidden" name="identity" value="{escape(str(identity.id))}">'
@@ -111,6 +111,16 @@ def _question_page(question: Question, caller: Caller) -> web.Response:
         + '<button name="answer" value="refuse" class="second" formnovalidate>Refuse</button></div></form>'
     )
     return page("Is this your terminal?", body)
+
+
+def _who_asks(knock: Knock) -> str:
+    return "A command line" if knock.is_command_line else "An SSH client"
+
+
+def _opens(knock: Knock) -> str:
+    if knock.is_command_line:
+        return "<strong>everything that your grants allow</strong>, by <code>bastion login --device</code>"
+    return f"<strong>{escape(knock.target)}</strong> as <strong>{escape(knock.login)}</strong>"
 
 
 def _warning(question: Question) -> str:
@@ -139,9 +149,10 @@ def _where(address: Address, country: str | None) -> str:
     return f"<strong>{address}</strong> ({escape(country) if country else 'country unknown'})"
 
 
-def _done_page(what: str) -> web.Response:
-    body = (
-        f"<p>Go back to your terminal: <strong>{escape(what)}</strong> opens by itself, if a grant of yours covers it."
-        "</p><p>You can close this window.</p>"
-    )
-    return page("Approved", body)
+def _done_page(knock: Knock) -> web.Response:
+    if knock.is_command_line:
+        text = "Go back to your terminal: its command line is logged in."
+    else:
+        what = f"<strong>{escape(knock.login)} on {escape(knock.target)}</strong>"
+        text = f"Go back to your terminal: {what} opens by itself, if a grant of yours covers it."
+    return page("Approved", f"<p>{text}</p><p>You can close this window.</p>")

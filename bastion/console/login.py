@@ -146,7 +146,7 @@ class _Pages:
         answer = {
             "token": token.text,
             "expires_at": token.claims.expires_at.isoformat(),
-            "identity": _as_json(identity),
+            "identity": identity_as_json(identity),
         }
         return web.json_response(answer)
 
@@ -194,7 +194,7 @@ async def _closed(request: web.Request) -> web.Response:
 async def _whoami(request: web.Request) -> web.Response:
     caller, claims = await request.app[CALLERS].of(request)
     answer = {
-        "identity": _as_json(caller.identity),
+        "identity": identity_as_json(caller.identity),
         "address": str(caller.place.address),
         "country": caller.place.country,
         "expires_at": claims.expires_at.isoformat(),
@@ -202,7 +202,8 @@ async def _whoami(request: web.Request) -> web.Response:
     return web.json_response(answer)
 
 
-def _as_json(identity: Identity) -> dict[str, object]:
+def identity_as_json(identity: Identity) -> dict[str, object]:
+    """What a command line is told of whom it works as."""
     return {
         "id": str(identity.id),
         "display": identity.display,
