@@ -6,6 +6,7 @@ import asyncio
 import os
 import pty
 import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -39,13 +40,14 @@ PATIENCE = 20.0
 CODE = re.compile(rb"/device/([B-Z]{4}-[B-Z]{4})")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Plain:
-    """A bastion with a console, and people who can log in there."""
+    """A bastion with a console, and people who can log in there. ``last_question`` is the last page they were asked."""
 
     bastion: World
     issuer: str
     confirmation: Confirmation
+    last_question: str = ""
 
     def person(self, subject: str) -> Identity:
         """Who ``subject`` is once the provider has said so."""
@@ -63,6 +65,7 @@ class Plain:
         page = browser.log_in(f"{self.bastion.public_url}/device/{code}", subject)
         if page.status != 200:
             return page
+        self.last_question = page.text
         return browser.submit(page, follow=True, answer=answer, typed=typed)
 
 
@@ -198,19 +201,28 @@ def _openssh(bastion: World, known: Path, user: str, key: Path | None, bind: str
 
 
 def _plink(bastion: World, known: Path, user: str, key: Path | None, bind: str) -> list[str]:
-    identity = ["-i", str(key)] if key else []
-    fingerprint = bastion.host_key_fingerprint
-    return [
-        str(find_tool("plink")), "-ssh", "-no-antispoof", "-P", str(bastion.port), "-l", user, *identity,
-        "-hostkey", fingerprint, "127.0.0.1",
+    identity = ["-i", str(_converted(key, "ppk", "puttygen", str(key), "-O", "private", "-o"))] if key else []
+    script = Path(__file__).parent / "clients" / "from_address.py"
+    through = f"{sys.executable} {script} {bind} {bastion.port}"
+    return [  # a name, since plink asks no proxy for addresses of this machine
+        str(find_tool("plink")), "-ssh", "-no-antispoof", "-l", user, *identity,
+        "-hostkey", bastion.host_key_fingerprint, "-proxycmd", through, "bastion.test",
     ]  # fmt: skip
 
 
 def _dbclient(bastion: World, known: Path, user: str, key: Path | None, bind: str) -> list[str]:
-    identity = ["-i", str(key)] if key else []
+    identity = ["-i", str(_converted(key, "db", "dropbearconvert", "openssh", "dropbear", str(key)))] if key else []
     return [
         str(find_tool("dbclient")), "-p", str(bastion.port), "-b", bind, "-l", user, *identity, "127.0.0.1",
     ]  # fmt: skip
+
+
+def _converted(key: Path, suffix: str, converter: str, *arguments: str) -> Path:
+    """The key as the client wants it: ``converter`` takes ``arguments`` and then where to write."""
+    converted = key.with_suffix(f".{suffix}")
+    environment = {"PATH": os.environ["PATH"], **tool_environment()}
+    subprocess.run([find_tool(converter), *arguments, converted], check=True, capture_output=True, env=environment)
+    return converted
 
 
 def _paramiko(bastion: World, known: Path, user: str, key: Path | None, bind: str) -> list[str]:

@@ -39,7 +39,7 @@ from bastion.core.policy import SSH_ACTIONS, Action, Demands
 from bastion.core.session import Session
 from bastion.core.target import Catalogue, Environment, Region, Scope, Target, catalogue_of
 from bastion.demo.sshd import Sshd, running_sshd
-from bastion.gateways.ssh.gateway import SshGateway
+from bastion.gateways.ssh.gateway import LOGIN_TIMEOUT, SshGateway
 from bastion.ports import Revocation
 from tests.services.ports import free_port
 
@@ -240,7 +240,7 @@ def _target(scope: Scope, sshd: Sshd) -> Target:
 
 
 @asynccontextmanager
-async def world(folder: Path, *, policy: str = POLICY) -> AsyncIterator[World]:
+async def world(folder: Path, *, policy: str = POLICY, login_timeout: float = LOGIN_TIMEOUT) -> AsyncIterator[World]:
     """Start everything on free loopback ports; everything is ended with the block."""
     clock = SkewedClock()
     async with AsyncExitStack() as stack:
@@ -281,6 +281,7 @@ async def world(folder: Path, *, policy: str = POLICY) -> AsyncIterator[World]:
         gateway = SshGateway(
             admission=admission, certification=certification, supervision=supervision, signer=signer,
             catalogue=catalogue, host_key=host_key, logins=logins, public_url=public_url,
+            login_timeout=login_timeout,
         )  # fmt: skip
         port = await gateway.start("127.0.0.1", 0)
         watching = asyncio.create_task(supervision.run())

@@ -66,7 +66,8 @@ class Door(asyncssh.SSHServer):
         self._connection = cast(DoorConnection, conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._house.spawn(self._plain.withdraw())
+        if self._plain.is_pending:
+            self._house.spawn(self._plain.withdraw())
 
     def begin_auth(self, username: str) -> bool:
         self._named = username
@@ -102,22 +103,20 @@ class Door(asyncssh.SSHServer):
         try:
             text = await self._plain.challenge(username, self._connection.get_extra_info("client_version", ""))
         except BastionError as error:
-            return self._fail(error)
+            return _said(error)
         self._connection.allow_login(PATIENCE)
         return "", text, "", []
 
-    async def validate_kbdint_response(self, username: str, responses: KbdIntResponse) -> bool:
+    async def validate_kbdint_response(self, username: str, responses: KbdIntResponse) -> KbdIntChallenge:
+        """The client has shown the text, whatever it answered: wait for the browser."""
+        if self._plain.is_over:
+            return False
         try:
             self._proven = await self._plain.finish(username, self._connection.session_id)
         except BastionError as error:
-            return self._fail(error)
+            return _said(error)
         self._username = username
         return True
-
-    def _fail(self, error: BastionError) -> bool:
-        log.info("login refused", error=str(error))
-        self._tell(error.public)
-        return False
 
     async def judge_certificate(self, username: str, blob: bytes) -> bool:
         """Ask whether this certificate may be used here; the client reads why not as a banner."""
@@ -211,6 +210,12 @@ class Door(asyncssh.SSHServer):
 
     def server_requested(self, listen_host: str, listen_port: int) -> bool:
         return False
+
+
+def _said(error: BastionError) -> KbdIntChallenge:
+    """A text without a question, which clients show and answer, and are refused then: plink drops late banners."""
+    log.info("login refused", error=str(error))
+    return "", f"bastion: {error.public}\n", "", []
 
 
 def _prohibited(reason: str) -> asyncssh.ChannelOpenError:

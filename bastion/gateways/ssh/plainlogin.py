@@ -34,6 +34,11 @@ class PlainLogin:
         self._username = ""
         self.is_over = False
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether something would stay behind if the client left now."""
+        return self._pending is not None
+
     def wants_proof(self, blob: bytes) -> bool:
         """Whether the client shall sign with this key: it is the first that can be certified."""
         return not self.is_over and self._key is None and _plain(blob) is not None
@@ -65,10 +70,9 @@ class PlainLogin:
         Raises:
             Refused, Unavailable: nobody is logged in; the sentence says why, and this login is over.
         """
-        pending, self._pending, self.is_over = self._pending, None, True
+        pending, self.is_over = self._pending, True
         if pending is None or username != self._username:
             raise Refused("This login was not begun. Connect again.")
-        self._pending = pending
         identity = await self._logins.wait(pending)
         self._pending = None
         return await self._certification.issue_for_connection(
