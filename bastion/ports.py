@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -12,6 +12,7 @@ from bastion.core.audit import Event, EventFilter
 from bastion.core.geofence import Address, Place
 from bastion.core.grant import Grant, Request, Review
 from bastion.core.identity import Identity, IdentityId
+from bastion.core.notice import Notice
 from bastion.core.policy import Access, Occupied, Power, Ruling
 from bastion.core.session import End, Session
 from bastion.core.target import Scope, Target
@@ -71,6 +72,16 @@ class KeptLogin:
     """When the issuer last stood by it."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeptNotice:
+    """A notice that is still to be told, and by whom it has been told already."""
+
+    notice: Notice
+    due: datetime
+    told: frozenset[str]
+    tries: int
+
+
 class Transaction(Protocol):
     """Everything written through one transaction is durable together, or not at all.
 
@@ -91,6 +102,14 @@ class Transaction(Protocol):
         """Raises `NotFound`."""
         ...
 
+    async def withdraw_request(self, request_id: str, at: datetime) -> Request:
+        """Mark it withdrawn; one that is withdrawn already keeps its first time. Raises `NotFound`."""
+        ...
+
+    async def acknowledge_request(self, request_id: str, at: datetime) -> Request:
+        """Mark a break-glass answered for; it keeps its first time. Raises `NotFound`."""
+        ...
+
     async def add_review(self, review: Review) -> None:
         """Add one review. A second of the same identity for the same request raises `Conflict`."""
         ...
@@ -107,6 +126,20 @@ class Transaction(Protocol):
 
     async def revoke_grant(self, grant_id: str, at: datetime) -> Grant:
         """Mark it revoked; one that is revoked already keeps its first time. Raises `NotFound`."""
+        ...
+
+    async def extend_grant(self, grant_id: str, ends_at: datetime) -> Grant:
+        """Let it, and its open sessions, last until ``ends_at``; never shorter than it would. Raises `NotFound`,
+        and `Conflict` for one that is revoked.
+        """
+        ...
+
+    async def add_notice(self, notice: Notice, due: datetime) -> bool:
+        """Keep what is to be told, not before ``due``. Whether it is new: one of the same id is kept as it was."""
+        ...
+
+    async def put_off_notice(self, notice_id: str, *, told: frozenset[str], due: datetime | None) -> None:
+        """Note who has told it by now; with ``due`` it is tried again then, and without it is done."""
         ...
 
     async def add_certificate(self, certificate: IssuedCertificate) -> None:
@@ -201,6 +234,30 @@ class Store(Protocol):
 
     async def waiting_requests(self, asked_after: datetime) -> Sequence[Request]:
         """Not withdrawn, without a grant and without a refusal, asked after that, oldest first."""
+        ...
+
+    async def reviews(self, request_id: str) -> Sequence[Review]:
+        """In the order of their time."""
+        ...
+
+    async def grants_between(self, ended_after: datetime, ended_before: datetime) -> Sequence[Grant]:
+        """Not revoked, with their end after the one and not after the other; soonest end first, at most 500."""
+        ...
+
+    async def unheard(self, notice_ids: Sequence[str]) -> frozenset[str]:
+        """Those of which no notice was ever kept."""
+        ...
+
+    async def broken_glass(self) -> Sequence[Request]:
+        """Requests by break-glass that nobody has answered for yet, oldest first; at most 100."""
+        ...
+
+    async def last_used(self, grant_ids: Sequence[str]) -> Mapping[str, datetime]:
+        """When a session last began, or was last live, under each of these grants; nothing for those never used."""
+        ...
+
+    async def due_notices(self, now: datetime, limit: int = 50) -> Sequence[KeptNotice]:
+        """Those that are due and not done, longest due first."""
         ...
 
     async def certificate(self, serial: int) -> IssuedCertificate:
@@ -425,4 +482,21 @@ class Recordings(Protocol):
 
     def follow(self, session: Session) -> AsyncIterator[bytes]:
         """The same, and then each line as it is recorded, until the recording is closed. Raises as `transcript`."""
+        ...
+
+
+# -------------------------------------------------------------------------------------------------------------- people
+
+
+class Notices(Protocol):
+    """One way of telling people what happened: a chat, e-mail, a webhook."""
+
+    async def tell(self, notice: Notice) -> None:
+        """Tell those concerned; what is not in the notice is read as it is now.
+
+        A notice is told at least once: after a crash the same one, with the same ``id``, may come again.
+
+        Raises:
+            Unavailable: they could not be told now; it is tried again later.
+        """
         ...

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from bastion.core.errors import Refused
+from bastion.core.geofence import Address, Network
 from bastion.core.identity import Identity, IdentityId, IdentityKind
 from bastion.core.policy import Action, Demands
 from bastion.core.target import Scope
@@ -21,7 +22,11 @@ REQUEST_LIFETIME = timedelta(hours=24)
 """How long an unanswered request waits before it times out."""
 
 MIN_APPROVALS = 1
-"""No policy can ask for less: a request that nobody has to answer approves itself (law 10)."""
+"""No number in a policy can ask for less: a request that nobody has to answer approves itself (law 10). That a policy
+answers instead of people is said otherwise: `Demands.automatic`."""
+
+MAX_BREAK_GLASS = timedelta(hours=4)
+"""What is opened without anybody's answer is short, whatever the policies say; and it is never extended."""
 
 MAX_REASON = 500
 """Characters."""
@@ -80,12 +85,24 @@ def check_reason(text: str) -> str:
     return reason
 
 
+class Basis(StrEnum):
+    """Why there is a grant."""
+
+    REVIEWED = "reviewed"
+    """People other than its holder answered for it."""
+    AUTOMATIC = "automatic"
+    """A policy did."""
+    BREAK_GLASS = "break-glass"
+    """Its holder opened it at once; people answer for it afterwards."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """Somebody asks that ``beneficiary`` may use ``targets`` as ``logins`` for ``duration``.
 
     ``demands`` is what policy asked for when the request was made; a review is judged by it, and once more by the
-    policy of its own moment.
+    policy of its own moment. With ``extends`` it asks that this grant may end so much later. ``beside`` are the
+    environments in which the beneficiary had a session when a crossing was asked for.
     """
 
     id: str
@@ -101,10 +118,31 @@ class Request:
     demands: Demands
     crossing: bool = False
     withdrawn_at: datetime | None = None
+    starts_at: datetime | None = None
+    """The agreed start; without one the clock starts when it is approved."""
+    network: Network | None = None
+    """Narrows from where it may be used; None leaves it to the region's fence."""
+    ticket: str = ""
+    extends: str | None = None
+    break_glass: bool = False
+    acknowledged_at: datetime | None = None
+    """When people had answered for a break-glass."""
+    beside: frozenset[str] = frozenset()
 
     @property
     def times_out_at(self) -> datetime:
-        return self.asked_at + REQUEST_LIFETIME
+        """A day after it was asked, or when what was agreed on would be over."""
+        latest = self.asked_at + REQUEST_LIFETIME
+        return latest if self.starts_at is None else min(latest, self.starts_at + self.duration)
+
+    def span(self, now: datetime) -> tuple[datetime, datetime]:
+        """From when until when a grant lasts that is approved ``now``, before working hours are asked.
+
+        An agreed start that has passed shortens it: the end stays the agreed one.
+        """
+        if self.starts_at is None:
+            return now, now + self.duration
+        return max(now, self.starts_at), self.starts_at + self.duration
 
 
 class Verdict(StrEnum):
@@ -120,6 +158,7 @@ class Review:
     reviewer: Identity
     verdict: Verdict
     at: datetime
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +201,8 @@ def outcome(request: Request, beneficiary: Identity, reviews: Iterable[Review], 
     """
     if request.withdrawn_at is not None:
         return Closed("it was withdrawn")
+    if request.demands.automatic:
+        return Approved(())
     voters: list[Identity] = []
     for review in sorted(reviews, key=lambda r: r.at):
         if review.request_id != request.id or review.at >= request.times_out_at:
@@ -201,21 +242,42 @@ class Grant:
     reason: str
     crossing: bool = False
     revoked_at: datetime | None = None
+    network: Network | None = None
+    basis: Basis = Basis.REVIEWED
 
     def is_live(self, now: datetime) -> bool:
         """Whether ``now`` is within the grant. It starts on its first instant and is over on its last."""
         return self.revoked_at is None and self.starts_at <= now < self.ends_at
 
     def covers(
-        self, identity: IdentityId, scope: Scope, target: str, login: str, action: Action, now: datetime
+        self,
+        identity: IdentityId,
+        scope: Scope,
+        target: str,
+        login: str,
+        action: Action,
+        now: datetime,
+        *,
+        address: Address | None = None,
     ) -> bool:
         """Whether this grant, and nothing but this grant, permits exactly that (law 1)."""
-        return self.shortfall(identity, scope, target, login, action, now) is None
+        return self.shortfall(identity, scope, target, login, action, now, address=address) is None
 
     def shortfall(
-        self, identity: IdentityId, scope: Scope, target: str, login: str, action: Action, now: datetime
+        self,
+        identity: IdentityId,
+        scope: Scope,
+        target: str,
+        login: str,
+        action: Action,
+        now: datetime,
+        *,
+        address: Address | None = None,
     ) -> str | None:
-        """The first thing that keeps this grant from covering it, as the end of a sentence; None when it covers."""
+        """The first thing that keeps this grant from covering it, as the end of a sentence; None when it covers.
+
+        A grant for one network covers nothing that comes from an address that is not known.
+        """
         if identity != self.identity:
             return "is somebody else's"
         if scope != self.scope:
@@ -226,6 +288,8 @@ class Grant:
             return f"is for the login {_listed(self.logins)}, not {login}"
         if action not in self.actions:
             return f"does not include {action}"
+        if self.network is not None and not _is_within(address, self.network):
+            return f"may be used from {self.network} only"
         if self.revoked_at is not None:
             return f"was revoked at {_clock(self.revoked_at)}"
         if now < self.starts_at:
@@ -233,6 +297,10 @@ class Grant:
         if now >= self.ends_at:
             return f"ended at {_clock(self.ends_at)}"
         return None
+
+
+def _is_within(address: Address | None, network: Network) -> bool:
+    return address is not None and address.version == network.version and address in network
 
 
 def _listed(names: Iterable[str]) -> str:

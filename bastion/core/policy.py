@@ -13,8 +13,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, assert_never
 
 from bastion.core.geofence import Fence, Outside, Place
+from bastion.core.hours import Hours
 from bastion.core.identity import Identity
 from bastion.core.target import Scope, Target
+from bastion.core.ticket import TicketPattern
 
 if TYPE_CHECKING:
     from bastion.core.grant import Grant
@@ -37,9 +39,17 @@ class Power(StrEnum):
     """What can be done to access itself; the policies know these as actions too."""
 
     REQUEST = "request"
+    CROSS = "cross"
+    """To ask for what may be used beside another environment (law 4)."""
+    BREAK_GLASS = "break_glass"
+    """To open at once, for a short time, and be reviewed afterwards."""
     REVIEW = "review"
     REPLAY = "replay"
     ADMINISTER = "administer"
+
+
+STEP_UP = "A fresh login with a second factor would do: bastion login --mfa"
+"""Said where nothing else stands in the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,14 @@ class Demands:
     """Groups; empty leaves it to the review policies alone."""
     max_duration: timedelta | None = None
     mfa: bool = False
+    automatic: bool = False
+    """Nobody has to answer: the policy did. Of several permits each must say so."""
+    min_reason: int = 0
+    """Characters."""
+    tickets: frozenset[TicketPattern] = frozenset()
+    """A ticket that every one of them matches must be named."""
+    hours: frozenset[Hours] = frozenset()
+    """A grant begins within every one of them, and ends when the first of them does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +174,13 @@ def decide(
     covering, near_misses = [], []
     for grant in sorted(grants, key=lambda g: g.ends_at, reverse=True):
         shortfall = grant.shortfall(
-            access.identity.id, access.target.scope, access.target.full_name, access.login, access.action, now
+            access.identity.id,
+            access.target.scope,
+            access.target.full_name,
+            access.login,
+            access.action,
+            now,
+            address=access.place.address,
         )
         if shortfall is None:
             covering.append(grant)

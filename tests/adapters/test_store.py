@@ -6,19 +6,24 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from ipaddress import ip_network
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bastion.adapters.store import SqlStore
+from bastion.core import notice as notices
 from bastion.core.audit import Event, EventFilter, Kind
 from bastion.core.errors import Conflict, NotFound, Refused, Unavailable
-from bastion.core.grant import Grant, Request, Review, Verdict
+from bastion.core.grant import Basis, Grant, Request, Review, Verdict
+from bastion.core.hours import Hours
 from bastion.core.identity import Identity, IdentityId, IdentityKind
 from bastion.core.policy import Action, Demands
 from bastion.core.session import End, Session
 from bastion.core.target import Scope
+from bastion.core.ticket import TicketPattern
 from bastion.ports import ChatLink, IssuedCertificate
 from tests.services.stores import OpenStore, execute
 
@@ -93,9 +98,25 @@ FULL_REQUEST = Request(
     timedelta(days=29, hours=23, microseconds=1),
     "it's 100 % \N{EM DASH} \\ needed_now",
     NOW,
-    Demands(3, frozenset({"sre", "leads"}), timedelta(hours=2, microseconds=7), True),
+    Demands(
+        3,
+        frozenset({"sre", "leads"}),
+        timedelta(hours=2, microseconds=7),
+        True,
+        automatic=True,
+        min_reason=20,
+        tickets=frozenset({TicketPattern("[A-Z]+-[0-9]+"), TicketPattern("OPS-[0-9]{1,6}|SEC")}),
+        hours=frozenset({Hours.parse("Mon-Fri 08:00-18:00 Europe/Berlin")}),
+    ),
     crossing=True,
     withdrawn_at=NOW + timedelta(microseconds=1),
+    starts_at=NOW + HOUR,
+    network=ip_network("2001:db8::/32"),
+    ticket="OPS-1",
+    extends="g-other",
+    break_glass=True,
+    acknowledged_at=NOW + timedelta(microseconds=2),
+    beside=frozenset({"staging", "dev"}),
 )
 EMPTY_REQUEST = replace(request("r-empty"), targets=frozenset(), logins=frozenset(), actions=frozenset(), reason="")
 FULL_GRANT = Grant(
@@ -112,6 +133,8 @@ FULL_GRANT = Grant(
     FULL_REQUEST.reason,
     crossing=True,
     revoked_at=NOW,
+    network=ip_network("192.0.2.0/24"),
+    basis=Basis.BREAK_GLASS,
 )
 FULL_SESSION = Session(
     "s-full",
@@ -447,6 +470,106 @@ async def test_a_revoked_grant_keeps_its_first_time(store: SqlStore) -> None:
         revoked = await tx.revoke_grant("g-1", NOW)
         assert revoked == await tx.revoke_grant("g-1", NOW + HOUR) == replace(grant(), revoked_at=NOW)
     assert await store.grant("g-1") == revoked
+
+
+async def test_a_withdrawn_request_keeps_its_first_time(store: SqlStore) -> None:
+    async with store.transaction() as tx:
+        await tx.add_request(request())
+        assert (await tx.withdraw_request("r-1", NOW + HOUR)).withdrawn_at == NOW + HOUR
+        assert (await tx.withdraw_request("r-1", NOW)).withdrawn_at == NOW + HOUR
+        with pytest.raises(NotFound):
+            await tx.withdraw_request("r-2", NOW)
+    assert (await store.request("r-1")).withdrawn_at == NOW + HOUR
+    assert await store.waiting_requests(NOW - HOUR) == []
+
+
+async def test_a_break_glass_is_owed_until_it_is_answered_for(store: SqlStore) -> None:
+    async with store.transaction() as tx:
+        await tx.add_request(replace(request("r-1"), break_glass=True))
+        await tx.add_request(request("r-2"))
+    assert [one.id for one in await store.broken_glass()] == ["r-1"]
+    async with store.transaction() as tx:
+        await tx.acknowledge_request("r-1", NOW)
+        assert (await tx.acknowledge_request("r-1", NOW + HOUR)).acknowledged_at == NOW
+    assert await store.broken_glass() == []
+
+
+async def test_an_extension_lengthens_a_grant_and_its_open_sessions_only(store: SqlStore) -> None:
+    await add_sessions(store, session("s-1"), session("s-2"))
+    async with store.transaction() as tx:
+        await tx.end_session("s-2", End.CLIENT, NOW)
+        assert (await tx.extend_grant("g-1", NOW + 3 * HOUR)).ends_at == NOW + 3 * HOUR
+        assert (await tx.extend_grant("g-1", NOW + 2 * HOUR)).ends_at == NOW + 3 * HOUR
+    assert (await store.grant("g-1")).ends_at == NOW + 3 * HOUR
+    assert [(await store.session(id)).until for id in ("s-1", "s-2")] == [NOW + 3 * HOUR, NOW + HOUR]
+    async with store.transaction() as tx:
+        await tx.revoke_grant("g-1", NOW)
+    with pytest.raises(Conflict, match="was revoked"):
+        async with store.transaction() as tx:
+            await tx.extend_grant("g-1", NOW + 9 * HOUR)
+    assert (await store.grant("g-1")).ends_at == NOW + 3 * HOUR
+
+
+async def test_grants_are_found_by_their_end_unless_they_were_revoked(store: SqlStore) -> None:
+    for number, hours in enumerate((1, 2, 3, 4)):
+        await add_grant(store, grant(f"g-{number}", f"r-{number}", ends_at=NOW + hours * HOUR))
+    async with store.transaction() as tx:
+        await tx.revoke_grant("g-2", NOW)
+    assert [one.id for one in await store.grants_between(NOW + HOUR, NOW + 4 * HOUR)] == ["g-1", "g-3"]
+
+
+async def test_a_grant_was_last_used_when_its_last_session_was_there(store: SqlStore) -> None:
+    await add_sessions(store, session("s-1"), session("s-2", at=NOW + HOUR))
+    assert await store.last_used(["g-1", "g-2"]) == {"g-1": NOW + HOUR}
+    async with store.transaction() as tx:
+        await tx.end_session("s-1", End.CLIENT, NOW + 2 * HOUR)
+    assert await store.last_used(["g-1"]) == {"g-1": NOW + 2 * HOUR}
+    assert await store.last_used([]) == {}
+
+
+NOTICES: list[notices.Notice] = [
+    notices.Asked("q-1", NOW),
+    notices.Reviewed("q-1", NOW, BOB, Verdict.REFUSE, 0),
+    notices.Withdrawn("q-1", NOW, ALICE),
+    notices.TimedOut("q-1", NOW),
+    notices.Granted("q-1", NOW, "g-1"),
+    notices.FirstConnected("q-1", NOW, "g-1", "s-1"),
+    notices.EndingSoon("q-1", NOW, "g-1", NOW + HOUR),
+    notices.Extended("q-2", NOW, "g-1", NOW + HOUR),
+    notices.Ended("q-1", NOW, "g-1", notices.Why.EXPIRED),
+    notices.Ended("q-1", NOW, "g-2", notices.Why.REVOKED, BOB),
+    notices.BrokenGlass("q-1", NOW, "g-1"),
+    notices.ReviewOverdue("q-1", NOW, "g-1", 3),
+    notices.Acknowledged("q-1", NOW, "g-1", BOB, Verdict.APPROVE),
+    notices.Unused("q-1", NOW, "g-1", NOW - HOUR),
+]
+
+
+async def test_every_notice_is_read_as_it_was_kept_and_kept_once(store: SqlStore) -> None:
+    async with store.transaction() as tx:
+        assert [await tx.add_notice(one, NOW) for one in NOTICES] == [True] * len(NOTICES)
+        assert [await tx.add_notice(one, NOW + HOUR) for one in NOTICES] == [False] * len(NOTICES)
+    kept = await store.due_notices(NOW)
+    assert {one.notice.id: one.notice for one in kept} == {one.id: one for one in NOTICES}
+    assert {type(one.notice) for one in kept} == set(get_args(notices.Notice))
+    assert await store.unheard(["asked:q-1", "asked:q-2"]) == {"asked:q-2"}
+
+
+async def test_a_notice_is_due_until_it_is_done(store: SqlStore) -> None:
+    async with store.transaction() as tx:
+        await tx.add_notice(notices.Asked("q-1", NOW), NOW + HOUR)
+    assert await store.due_notices(NOW) == []
+    (kept,) = await store.due_notices(NOW + HOUR)
+    assert (kept.told, kept.tries) == (frozenset(), 0)
+    async with store.transaction() as tx:
+        await tx.put_off_notice(kept.notice.id, told=frozenset({"slack"}), due=NOW + 2 * HOUR)
+    assert await store.due_notices(NOW + HOUR) == []
+    (kept,) = await store.due_notices(NOW + 2 * HOUR)
+    assert (kept.told, kept.tries) == (frozenset({"slack"}), 1)
+    async with store.transaction() as tx:
+        await tx.put_off_notice(kept.notice.id, told=frozenset({"slack", "mail"}), due=None)
+    assert await store.due_notices(NOW + 99 * HOUR) == []
+    assert await store.unheard(["asked:q-1"]) == frozenset()
 
 
 async def test_an_ended_session_keeps_its_first_end(store: SqlStore) -> None:

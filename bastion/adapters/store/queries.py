@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Select, and_, exists, func, or_, select
 
-from bastion.adapters.store.columns import PlainText
+from bastion.adapters.store.columns import Instant, PlainText
 from bastion.adapters.store.rows import folded, key
 from bastion.adapters.store.tables import (
     certificates,
@@ -16,6 +17,7 @@ from bastion.adapters.store.tables import (
     grants,
     identities,
     kept_logins,
+    notices,
     requests,
     reviews,
     sessions,
@@ -70,6 +72,11 @@ def waiting_requests(asked_after: datetime) -> Query:
     return select(requests).where(waiting).order_by(requests.c.asked_at, requests.c.id)
 
 
+def broken_glass(limit: int = 100) -> Query:
+    owed = and_(requests.c.break_glass.is_(True), requests.c.acknowledged_at.is_(None))
+    return select(requests).where(owed).order_by(requests.c.asked_at, requests.c.id).limit(limit)
+
+
 def reviews_of(request_id: str) -> Query:
     return select(reviews).where(reviews.c.request_id == request_id).order_by(reviews.c.at, reviews.c.issuer)
 
@@ -88,6 +95,26 @@ def latest_grants(live_at: datetime | None, limit: int) -> Query:
     if live_at is not None:
         found = found.where(grants.c.revoked_at.is_(None), grants.c.starts_at <= live_at, grants.c.ends_at > live_at)
     return found.order_by(grants.c.starts_at.desc(), grants.c.id).limit(max(0, limit))
+
+
+def grants_between(ended_after: datetime, ended_before: datetime, limit: int = 500) -> Query:
+    ended = and_(grants.c.revoked_at.is_(None), grants.c.ends_at > ended_after, grants.c.ends_at <= ended_before)
+    return select(grants).where(ended).order_by(grants.c.ends_at, grants.c.id).limit(limit)
+
+
+def last_used(grant_ids: Sequence[str]) -> Query:
+    """The latest of all starts and ends; a session that has no end yet counts from its start."""
+    at = func.max(func.coalesce(sessions.c.ended_at, sessions.c.started_at), type_=Instant())
+    found = select(sessions.c.grant_id, at.label("at")).where(sessions.c.grant_id.in_(grant_ids))
+    return found.group_by(sessions.c.grant_id)
+
+
+def kept_notices(notice_ids: Sequence[str]) -> Query:
+    return select(notices.c.id).where(notices.c.id.in_(notice_ids))
+
+
+def due_notices(now: datetime, limit: int) -> Query:
+    return select(notices).where(notices.c.due <= now).order_by(notices.c.due, notices.c.id).limit(limit)
 
 
 def certificate(serial: int) -> Query:

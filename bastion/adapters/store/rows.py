@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from ipaddress import ip_network
 from typing import Any
 
 from sqlalchemy import Row
 
 from bastion.adapters.store.columns import check_text
 from bastion.core.audit import Event
-from bastion.core.grant import Grant, Request, Review, Verdict
+from bastion.core.geofence import Network
+from bastion.core.grant import Basis, Grant, Request, Review, Verdict
+from bastion.core.hours import Hours
 from bastion.core.identity import Identity, IdentityId, IdentityKind, fold_email
+from bastion.core.notice import Notice, from_json, to_json
 from bastion.core.policy import Action, Demands
 from bastion.core.session import End, Session
 from bastion.core.target import Scope
-from bastion.ports import ChatLink, IssuedCertificate, KeptLogin
+from bastion.core.ticket import TicketPattern
+from bastion.ports import ChatLink, IssuedCertificate, KeptLogin, KeptNotice
 
 Values = dict[str, Any]
 """One row to be written, by column name."""
@@ -100,6 +106,17 @@ def request_values(request: Request) -> Values:
         "demands_max_duration": request.demands.max_duration,
         "demands_mfa": request.demands.mfa,
         "withdrawn_at": request.withdrawn_at,
+        "demands_automatic": request.demands.automatic,
+        "demands_min_reason": request.demands.min_reason,
+        "demands_tickets": [str(pattern) for pattern in request.demands.tickets],
+        "demands_hours": [str(hours) for hours in request.demands.hours],
+        "starts_at": request.starts_at,
+        "network": _network_text(request.network),
+        "ticket": request.ticket,
+        "extends": request.extends,
+        "break_glass": request.break_glass,
+        "acknowledged_at": request.acknowledged_at,
+        "beside": request.beside,
     }
 
 
@@ -120,10 +137,29 @@ def read_request(row: Row[Any]) -> Request:
             reviewers=row.demands_reviewers,
             max_duration=row.demands_max_duration,
             mfa=row.demands_mfa,
+            automatic=row.demands_automatic,
+            min_reason=row.demands_min_reason,
+            tickets=frozenset(map(TicketPattern.parse, row.demands_tickets)),
+            hours=frozenset(map(Hours.parse, row.demands_hours)),
         ),
         crossing=row.crossing,
         withdrawn_at=row.withdrawn_at,
+        starts_at=row.starts_at,
+        network=_read_network(row.network),
+        ticket=row.ticket,
+        extends=row.extends,
+        break_glass=row.break_glass,
+        acknowledged_at=row.acknowledged_at,
+        beside=row.beside,
     )
+
+
+def _network_text(network: Network | None) -> str | None:
+    return None if network is None else str(network)
+
+
+def _read_network(text: str | None) -> Network | None:
+    return None if text is None else ip_network(text)
 
 
 def _permission_values(asked_or_given: Request | Grant) -> Values:
@@ -144,11 +180,12 @@ def review_values(review: Review) -> Values:
         **identity_values(review.reviewer),
         "verdict": review.verdict.value,
         "at": review.at,
+        "note": review.note,
     }
 
 
 def read_review(row: Row[Any]) -> Review:
-    return Review(row.request_id, read_identity(row), Verdict(row.verdict), row.at)
+    return Review(row.request_id, read_identity(row), Verdict(row.verdict), row.at, row.note)
 
 
 def grant_values(grant: Grant) -> Values:
@@ -162,6 +199,8 @@ def grant_values(grant: Grant) -> Values:
         "ends_at": grant.ends_at,
         "approved_by": grant.approved_by,
         "revoked_at": grant.revoked_at,
+        "network": _network_text(grant.network),
+        "basis": grant.basis.value,
     }
 
 
@@ -180,6 +219,8 @@ def read_grant(row: Row[Any]) -> Grant:
         reason=row.reason,
         crossing=row.crossing,
         revoked_at=row.revoked_at,
+        network=_read_network(row.network),
+        basis=Basis(row.basis),
     )
 
 
@@ -290,3 +331,11 @@ def login_values(login: KeptLogin) -> Values:
 def read_login(row: Row[Any]) -> KeptLogin:
     identity = IdentityId(row.issuer, row.subject)
     return KeptLogin(identity, row.sid, row.sealed, row.at, row.asked_at, row.confirmed_at)
+
+
+def notice_values(notice: Notice, due: datetime) -> Values:
+    return {"id": notice.id, "line": to_json(notice), "due": due, "told": frozenset(), "tries": 0}
+
+
+def read_notice(row: Row[Any]) -> KeptNotice:
+    return KeptNotice(from_json(row.line), row.due, row.told, row.tries)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -19,18 +19,20 @@ from bastion.adapters.store.rows import (
     read_identity,
     read_link,
     read_login,
+    read_notice,
     read_request,
+    read_review,
     read_session,
 )
 from bastion.adapters.store.transaction import SqlTransaction, found
 from bastion.adapters.store.writer import Writer
 from bastion.core.audit import Event, EventFilter
 from bastion.core.errors import NotFound, Refused, Unavailable
-from bastion.core.grant import Grant, Request
+from bastion.core.grant import Grant, Request, Review
 from bastion.core.identity import Identity, IdentityId
 from bastion.core.session import Session
 from bastion.core.target import printable
-from bastion.ports import ChatLink, IssuedCertificate, KeptLogin, Transaction
+from bastion.ports import ChatLink, IssuedCertificate, KeptLogin, KeptNotice, Transaction
 
 
 class SqlStore:
@@ -91,6 +93,26 @@ class SqlStore:
 
     async def waiting_requests(self, asked_after: datetime) -> Sequence[Request]:
         return [read_request(row) for row in await self._all(queries.waiting_requests(asked_after))]
+
+    async def reviews(self, request_id: str) -> Sequence[Review]:
+        return [read_review(row) for row in await self._all(queries.reviews_of(request_id))]
+
+    async def grants_between(self, ended_after: datetime, ended_before: datetime) -> Sequence[Grant]:
+        return [read_grant(row) for row in await self._all(queries.grants_between(ended_after, ended_before))]
+
+    async def unheard(self, notice_ids: Sequence[str]) -> frozenset[str]:
+        kept = await self._all(queries.kept_notices(notice_ids)) if notice_ids else []
+        return frozenset(notice_ids) - {row.id for row in kept}
+
+    async def broken_glass(self) -> Sequence[Request]:
+        return [read_request(row) for row in await self._all(queries.broken_glass())]
+
+    async def last_used(self, grant_ids: Sequence[str]) -> Mapping[str, datetime]:
+        rows = await self._all(queries.last_used(grant_ids)) if grant_ids else []
+        return {row.grant_id: row.at for row in rows}
+
+    async def due_notices(self, now: datetime, limit: int = 50) -> Sequence[KeptNotice]:
+        return [read_notice(row) for row in await self._all(queries.due_notices(now, limit))]
 
     async def certificate(self, serial: int) -> IssuedCertificate:
         return read_certificate(await self._one(queries.certificate(serial), "certificate", str(serial)))

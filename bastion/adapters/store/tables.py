@@ -110,7 +110,19 @@ requests = Table(
     Column("demands_max_duration", Span),
     Column("demands_mfa", Boolean, nullable=False),
     _instant("withdrawn_at", nullable=True),
+    Column("demands_automatic", Boolean, nullable=False),
+    Column("demands_min_reason", Integer, nullable=False),
+    Column("demands_tickets", Names, nullable=False),
+    Column("demands_hours", Names, nullable=False),
+    _instant("starts_at", nullable=True),
+    _text("network", nullable=True),
+    _text("ticket"),
+    _text("extends", nullable=True),
+    Column("break_glass", Boolean, nullable=False),
+    _instant("acknowledged_at", nullable=True),
+    Column("beside", Names, nullable=False),
     Index(None, "asked_at"),
+    Index(None, "break_glass", "acknowledged_at"),
 )
 
 reviews = Table(
@@ -120,6 +132,7 @@ reviews = Table(
     *_identity(),
     _text("verdict"),
     _instant("at"),
+    _text("note"),
     PrimaryKeyConstraint("request_id", "issuer", "subject"),
 )
 
@@ -135,6 +148,8 @@ grants = Table(
     _instant("ends_at"),
     Column("approved_by", Identities, nullable=False),
     _instant("revoked_at", nullable=True),
+    _text("network", nullable=True),
+    _text("basis"),
     UniqueConstraint("request_id"),
     Index(None, "issuer", "subject", "ends_at"),
     Index(None, "ends_at"),
@@ -182,6 +197,7 @@ sessions = Table(
     Column("exit_status", BigInteger),
     Index(None, "started_at"),
     Index(None, "node", "ended_at"),
+    Index(None, "grant_id"),
 )
 
 chat_links = Table(
@@ -210,3 +226,15 @@ kept_logins = Table(
     Index(None, "issuer", "sid"),
     Index(None, "issuer", "asked_at"),
 )
+
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", PlainText, primary_key=True),
+    _text("line"),
+    _instant("due", nullable=True),
+    Column("told", Names, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Index(None, "due"),
+)
+"""``due`` is when it is to be told next; NULL when it is done."""

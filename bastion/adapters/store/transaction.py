@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Table, and_, delete, func, insert, literal, or_, select, update
+from sqlalchemy import Column, ColumnElement, Row, Table, and_, delete, func, insert, literal, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from bastion.adapters.store import queries
@@ -20,6 +20,7 @@ from bastion.adapters.store.rows import (
     identity_values,
     link_values,
     login_values,
+    notice_values,
     read_grant,
     read_request,
     read_review,
@@ -36,6 +37,7 @@ from bastion.adapters.store.tables import (
     grants,
     identities,
     kept_logins,
+    notices,
     requests,
     reviews,
     sessions,
@@ -45,6 +47,7 @@ from bastion.core.audit import Event
 from bastion.core.errors import Conflict, NotFound
 from bastion.core.grant import Grant, Request, Review
 from bastion.core.identity import Identity, IdentityId
+from bastion.core.notice import Notice
 from bastion.core.session import End, Session
 from bastion.core.target import printable
 from bastion.ports import ChatLink, IssuedCertificate, KeptLogin
@@ -74,6 +77,12 @@ class SqlTransaction:
     async def request(self, request_id: str) -> Request:
         return read_request(found(await self._first(queries.request(request_id)), "request", request_id))
 
+    async def withdraw_request(self, request_id: str, at: datetime) -> Request:
+        return await self._mark_request(request_id, requests.c.withdrawn_at, at)
+
+    async def acknowledge_request(self, request_id: str, at: datetime) -> Request:
+        return await self._mark_request(request_id, requests.c.acknowledged_at, at)
+
     async def add_review(self, review: Review) -> None:
         await self._add(reviews, review_values(review), "You have answered this request already.")
 
@@ -91,6 +100,24 @@ class SqlTransaction:
         first_time = func.coalesce(grants.c.revoked_at, literal(at, Instant()))
         statement = update(grants).where(grants.c.id == grant_id).values(revoked_at=first_time).returning(grants)
         return read_grant(found((await self._block.run(statement)).first(), "grant", grant_id))
+
+    async def extend_grant(self, grant_id: str, ends_at: datetime) -> Grant:
+        if (grant := await self.grant(grant_id)).revoked_at is not None:
+            raise Conflict(f"{grant_id} was revoked and cannot be extended.")
+        if ends_at <= grant.ends_at:
+            return grant
+        await self._block.run(update(grants).where(grants.c.id == grant_id).values(ends_at=ends_at))
+        open_sessions = update(sessions).where(sessions.c.grant_id == grant_id, sessions.c.ended_at.is_(None))
+        await self._block.run(open_sessions.values(until=ends_at))
+        return replace(grant, ends_at=ends_at)
+
+    async def add_notice(self, notice: Notice, due: datetime) -> bool:
+        statement = self._insert(notices).values(notice_values(notice, due)).on_conflict_do_nothing()
+        return (await self._block.run(statement)).rowcount == 1
+
+    async def put_off_notice(self, notice_id: str, *, told: frozenset[str], due: datetime | None) -> None:
+        values = {"told": told, "due": due, "tries": notices.c.tries + 1}
+        await self._block.run(update(notices).where(notices.c.id == notice_id).values(values))
 
     async def add_certificate(self, certificate: IssuedCertificate) -> None:
         taken = f"There is a certificate with the serial {certificate.serial} already."
@@ -135,6 +162,13 @@ class SqlTransaction:
 
     async def forget_logins(self, older_than: datetime) -> None:
         await self._block.run(delete(kept_logins).where(kept_logins.c.at < older_than))
+
+    async def _mark_request(self, request_id: str, column: Column[Any], at: datetime) -> Request:
+        first_time = func.coalesce(column, literal(at, Instant()))
+        statement = update(requests).where(requests.c.id == request_id).values({column: first_time})
+        return read_request(
+            found((await self._block.run(statement.returning(requests))).first(), "request", request_id)
+        )
 
     async def _first(self, query: queries.Query) -> Row[Any] | None:
         return (await self._block.run(query)).first()

@@ -1,0 +1,146 @@
+"""The life of a request, as stages and the steps between them.
+
+    asked ─► granted ─► (extended) ─► ended | expired
+      │        └ break-glass: granted at once, closed by an answer afterwards
+      └► refused | withdrawn | timed out
+
+A stage is never stored: it follows from what is, so that whatever a crash left behind is a stage, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import assert_never
+
+from bastion.core.errors import Conflict
+from bastion.core.grant import (
+    Approved,
+    Basis,
+    Closed,
+    Grant,
+    Request,
+    Review,
+    Verdict,
+    Waiting,
+    can_review,
+    outcome,
+)
+from bastion.core.identity import Identity
+
+
+class Stage(StrEnum):
+    """Where a request is in its life."""
+
+    ASKED = "asked"
+    """It waits; some may have approved already."""
+    AGREED = "agreed"
+    """Granted, and its start is still to come."""
+    GRANTED = "granted"
+    ENDED = "ended"
+    """Revoked, or given back."""
+    EXPIRED = "expired"
+    REFUSED = "refused"
+    WITHDRAWN = "withdrawn"
+    TIMED_OUT = "timed out"
+
+
+class Step(StrEnum):
+    """What people do to a request. Time does the rest."""
+
+    REVIEW = "review"
+    WITHDRAW = "withdraw"
+    EXTEND = "extend"
+    END = "end"
+
+
+STEPS: dict[Stage, frozenset[Step]] = {
+    Stage.ASKED: frozenset({Step.REVIEW, Step.WITHDRAW}),
+    Stage.AGREED: frozenset({Step.END}),
+    Stage.GRANTED: frozenset({Step.EXTEND, Step.END}),
+    Stage.ENDED: frozenset(),
+    Stage.EXPIRED: frozenset(),
+    Stage.REFUSED: frozenset(),
+    Stage.WITHDRAWN: frozenset(),
+    Stage.TIMED_OUT: frozenset(),
+}
+"""What can be done at each stage; nothing leads back from an end."""
+
+ENDS = frozenset(stage for stage, steps in STEPS.items() if not steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """A request, who it is for, what was answered, and the grant it became, if any."""
+
+    request: Request
+    beneficiary: Identity
+    reviews: tuple[Review, ...] = ()
+    grant: Grant | None = None
+
+    def stage(self, now: datetime) -> Stage:
+        """Where it is at ``now``."""
+        if self.grant is not None:
+            return stage_of_grant(self.grant, now)
+        if self.request.withdrawn_at is not None:
+            return Stage.WITHDRAWN
+        standing = outcome(self.request, self.beneficiary, self.reviews, now)
+        match standing:
+            case Approved() if now >= self.request.times_out_at:
+                return Stage.TIMED_OUT
+            case Approved() | Waiting():
+                # Approved and without a grant: enough by a policy that has become milder since; the next answer grants.
+                return Stage.ASKED
+            case Closed():
+                refused = any(self._counts(review) and review.verdict is Verdict.REFUSE for review in self.reviews)
+                return Stage.REFUSED if refused else Stage.TIMED_OUT
+            case _:
+                assert_never(standing)
+
+    def check(self, step: Step, now: datetime) -> None:
+        """That ``step`` can be taken now.
+
+        Raises:
+            Conflict: it cannot; the sentence says what the request is instead.
+        """
+        stage = self.stage(now)
+        if step not in STEPS[stage]:
+            raise Conflict(f"{self.request.id} cannot be changed so any more: it is {stage}.")
+
+    def _counts(self, review: Review) -> bool:
+        in_time = review.request_id == self.request.id and review.at < self.request.times_out_at
+        return in_time and can_review(self.request, self.beneficiary, review.reviewer) is None
+
+
+def stage_of_grant(grant: Grant, now: datetime) -> Stage:
+    """Where a grant is at ``now``. One that was revoked stays so, also when its time has passed."""
+    if grant.revoked_at is not None:
+        return Stage.ENDED
+    if now >= grant.ends_at:
+        return Stage.EXPIRED
+    return Stage.GRANTED if now >= grant.starts_at else Stage.AGREED
+
+
+def answers_owed(request: Request, beneficiary: Identity, reviews: Iterable[Review]) -> int:
+    """How many people still have to answer for a break-glass; a refusal is an answer and ends it."""
+    if not request.break_glass:
+        return 0
+    voters: list[Identity] = []
+    for review in sorted(reviews, key=lambda r: r.at):
+        if can_review(request, beneficiary, review.reviewer) is not None:
+            continue
+        if any(review.reviewer.is_same_person_as(voter) for voter in voters):
+            continue
+        if review.verdict is Verdict.REFUSE:
+            return 0
+        voters.append(review.reviewer)
+    return max(0, request.demands.approvals - len(voters))
+
+
+def basis_of(request: Request) -> Basis:
+    """Why the grant exists that ``request`` becomes."""
+    if request.break_glass:
+        return Basis.BREAK_GLASS
+    return Basis.AUTOMATIC if request.demands.automatic else Basis.REVIEWED
