@@ -41,15 +41,14 @@ Host bastion-{alias}
 Host *.{domain}
     ProxyJump bastion-{alias}
 Host bastion-{alias} *.{domain}
-{common}    CertificateFile "{certificate}"
-{key}"""
+{common}{identity}"""
 
 _FRONT = """\
 Include "{hosts}"
 Host bastion
     HostName {host}
     Port {port}
-{common}{certificates}{keys}"""
+{common}{identities}"""
 
 _COMMON = """\
     HostKeyAlias bastion
@@ -173,15 +172,13 @@ def render(reached: Reached, directory: Path) -> tuple[str, str]:
     common = _COMMON.format(known_hosts=quoted(directory / "known_hosts"))
     front = {"host": host.strip("[]"), "port": port, "common": common}
     blocks = [_USER.format(target=target, login=login) for target, login in sorted(reached.logins.items())]
-    certificates, keys = "", dict[str, None]()
+    identities = dict[str, None]()
     for domain, key in sorted(reached.scopes.items()):
-        certificate, line = quoted(directory / f"{domain}-cert.pub"), _key_line(key or str(directory / "id_ed25519"))
-        alias = domain.replace(".", "-")
-        blocks.append(_SCOPE.format(domain=domain, alias=alias, certificate=certificate, key=line, **front))
-        certificates += f'    CertificateFile "{certificate}"\n'
-        keys[line] = None
+        identity = _identity(directory / f"{domain}-cert.pub", key or str(directory / "id_ed25519"))
+        blocks.append(_SCOPE.format(domain=domain, alias=domain.replace(".", "-"), identity="".join(identity), **front))
+        identities |= dict.fromkeys(identity)
     hosts = quoted(directory / "hosts")
-    return "".join(blocks), _FRONT.format(certificates=certificates, keys="".join(keys), hosts=hosts, **front)
+    return "".join(blocks), _FRONT.format(identities="".join(identities), hosts=hosts, **front)
 
 
 def quoted(path: Path | str) -> str:
@@ -208,8 +205,9 @@ def write_whole(path: Path, text: str) -> None:
         raise
 
 
-def _key_line(key: str) -> str:
-    """A key in the agent is found by its certificate; ``none`` keeps the user's own keys from being tried instead."""
+def _identity(certificate: Path, key: str) -> list[str]:
+    """Lines that name a certificate and its key. OpenSSH looks in the agent for an IdentityFile only, be it a
+    certificate; one that is a CertificateFile it completes with a key that it has found elsewhere."""
     if key == fresh.IN_AGENT:
-        return "    IdentityFile none\n    IdentityAgent SSH_AUTH_SOCK\n"
-    return f'    IdentityFile "{quoted(key)}"\n'
+        return ["    IdentityAgent SSH_AUTH_SOCK\n", f'    IdentityFile "{quoted(certificate)}"\n']
+    return [f'    CertificateFile "{quoted(certificate)}"\n', f'    IdentityFile "{quoted(key)}"\n']
