@@ -69,7 +69,7 @@ async def read(lines: AsyncIterator[bytes], into: list[Entry] | None = None) -> 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what another thread or task does; fails after twenty seconds."""
     async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - there is nothing that could tell us
+        while not condition():
             await asyncio.sleep(0.01)
 
 
