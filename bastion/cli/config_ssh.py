@@ -60,7 +60,7 @@ def block(reached: Reached, hosts: Path, key: Path | None, *, no_agent: bool) ->
     Raises:
         ValueError: a path cannot be written into an ssh_config.
     """
-    from bastion.cli.sshconfig import quoted
+    from bastion.cli.sshconfig import included, quoted
 
     patterns = ",".join([*(f"*.{domain}" for domain in sorted(reached.scopes)), "!*'*"])
     options = [f"--key '{quoted(key.absolute())}'"] if key is not None else ["--no-agent"] if no_agent else []
@@ -68,7 +68,7 @@ def block(reached: Reached, hosts: Path, key: Path | None, *, no_agent: bool) ->
     return [
         f'Match originalhost "{patterns}" exec "{command}"',
         "Match all",
-        f'Include "{quoted(hosts)}"',
+        f'Include "{included(hosts)}"',
     ]
 
 

@@ -177,7 +177,7 @@ def render(reached: Reached, directory: Path) -> tuple[str, str]:
         identity = _identity(directory / f"{domain}-cert.pub", key or str(directory / "id_ed25519"))
         blocks.append(_SCOPE.format(domain=domain, alias=domain.replace(".", "-"), identity="".join(identity), **front))
         identities |= dict.fromkeys(identity)
-    hosts = quoted(directory / "hosts")
+    hosts = included(directory / "hosts")
     return "".join(blocks), _FRONT.format(identities="".join(identities), hosts=hosts, **front)
 
 
@@ -191,6 +191,13 @@ def quoted(path: Path | str) -> str:
     if not text.isprintable() or any(character in text for character in "\"'\\${"):
         raise ValueError(f"{text!r} has characters that ssh_config cannot quote")
     return text.replace("%", "%%")
+
+
+def included(path: Path) -> str:
+    """``path`` as it stands behind ``Include``, where OpenSSH expands patterns, and newer ones tokens. Raises too."""
+    if any(character in str(path) for character in "%*?["):
+        raise ValueError(f"{str(path)!r} has characters that ssh_config would expand")
+    return quoted(path)
 
 
 def write_whole(path: Path, text: str) -> None:
