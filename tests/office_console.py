@@ -9,6 +9,7 @@ from ipaddress import ip_network
 from typing import Any
 
 import aiohttp
+from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bastion.access.doorstep import Doorstep
@@ -50,8 +51,8 @@ class OfficeConsole:
 
 
 @asynccontextmanager
-async def open_console(office: Office) -> AsyncIterator[OfficeConsole]:
-    """The console of ``office``, with the routes of grants and links, until the block is left."""
+async def open_console(office: Office, *more: web.RouteDef) -> AsyncIterator[OfficeConsole]:
+    """The console of ``office``, with the routes of grants, links and ``more``, until the block is left."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     networks = {ip_network("127.0.0.0/29"): "DE", ip_network(f"{BOSTON_ADDRESS}/32"): "US"}
@@ -69,6 +70,7 @@ async def open_console(office: Office) -> AsyncIterator[OfficeConsole]:
         routes=[
             *grants.routes(approval=office.approval, standing=office.standing, clock=office.clock),
             *links.routes(linking=office.linking),
+            *more,
         ],
         callers=Callers(tokens=tokens, doorstep=doorstep, public_url=url),
     )
