@@ -61,6 +61,7 @@ from bastion.core.errors import ConfigError
 from bastion.core.session import End
 from bastion.core.target import Catalogue, Scope
 from bastion.gateways.ssh.gateway import SshGateway
+from bastion.gateways.ssh.plainlogin import Invitation
 from bastion.ports import Clock, Coordination, Locator, Policies, Store
 
 log = structlog.get_logger(__name__)
@@ -150,7 +151,7 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
             certification=certification,
             supervision=supervision,
             logins=DeviceLogins(doorstep=doorstep, **parts("store", "coordination", "catalogue", "clock", "node")),
-            public_url=settings.public_url,
+            invitation=Invitation(settings.public_url, settings.qr_codes),
             signer=signer,
             catalogue=catalogue,
             host_key=_host_key(settings),

@@ -40,6 +40,7 @@ from bastion.core.session import Session
 from bastion.core.target import Catalogue, Environment, Region, Scope, Target, catalogue_of
 from bastion.demo.sshd import Sshd, running_sshd
 from bastion.gateways.ssh.gateway import LOGIN_TIMEOUT, SshGateway
+from bastion.gateways.ssh.plainlogin import Invitation
 from bastion.ports import Revocation
 from tests.services.ports import free_port
 
@@ -240,7 +241,9 @@ def _target(scope: Scope, sshd: Sshd) -> Target:
 
 
 @asynccontextmanager
-async def world(folder: Path, *, policy: str = POLICY, login_timeout: float = LOGIN_TIMEOUT) -> AsyncIterator[World]:
+async def world(
+    folder: Path, *, policy: str = POLICY, login_timeout: float = LOGIN_TIMEOUT, qr_codes: bool = False
+) -> AsyncIterator[World]:
     """Start everything on free loopback ports; everything is ended with the block."""
     clock = SkewedClock()
     async with AsyncExitStack() as stack:
@@ -280,7 +283,7 @@ async def world(folder: Path, *, policy: str = POLICY, login_timeout: float = LO
         public_url = f"http://127.0.0.1:{free_port()}"
         gateway = SshGateway(
             admission=admission, certification=certification, supervision=supervision, signer=signer,
-            catalogue=catalogue, host_key=host_key, logins=logins, public_url=public_url,
+            catalogue=catalogue, host_key=host_key, logins=logins, invitation=Invitation(public_url, qr_codes),
             login_timeout=login_timeout,
         )  # fmt: skip
         port = await gateway.start("127.0.0.1", 0)

@@ -7,7 +7,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, PrivateAttr, ValidationInfo, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    PrivateAttr,
+    StrictBool,
+    ValidationInfo,
+    WithJsonSchema,
+)
 from pydantic.json_schema import GenerateJsonSchema
 
 from bastion.config import hostkeys, values
@@ -281,6 +290,8 @@ class Settings(Section):
     """An origin, without a slash at its end."""
     listen: ListenEntry
     tls: TlsEntry | None = None
+    qr_codes: StrictBool = False
+    """Whether an OpenSSH client that logs in by a browser is shown the link as a QR code too; needs UTF-8 there."""
     proxy_protocol: tuple[Balancer, ...] = ()
     """Balancers whose PROXY header is believed."""
     data: FilePath

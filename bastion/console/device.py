@@ -79,15 +79,13 @@ def _code_page(problem: str = "") -> web.Response:
     body = (
         (f'<p class="warning" role="alert">{escape(problem)}</p>' if problem else "")
         + '<form method="post" action="/device"><label for="code">The code that your terminal shows</label>'
-        + f'<input id="code" name="code" placeholder="XXXX-XXXX" {_CODE_INPUT}>'
+        + f'<input id="code" name="code" placeholder="XXXX-XXXX" autofocus {_CODE_INPUT}>'
         + '<button type="submit">Continue</button></form>'
     )
     return page("Log in a terminal", body, status=400 if problem else 200)
 
 
-_CODE_INPUT = (
-    'class="code" required autofocus autocomplete="off" autocapitalize="characters" spellcheck="false" maxlength="16"'
-)
+_CODE_INPUT = 'class="code" required autocomplete="off" autocapitalize="characters" spellcheck="false" maxlength="16"'
 
 
 def _question_page(question: Question, caller: Caller) -> web.Response:
@@ -95,7 +93,6 @@ def _question_page(question: Question, caller: Caller) -> web.Response:
     facts = {
         "Target": _opens(knock),
         "Comes from": _where(knock.address, knock.country),
-        "Your browser": _where(question.place.address, question.place.country) if question.elsewhere else "",
         "Program": f"<code>{escape(knock.client)}</code>",
         "Key": "" if knock.is_command_line else f"<code>{escape(knock.key)}</code>" if knock.key else "none was shown",
         "Logs in as": f"<strong>{escape(identity.display)}</strong><br><small>{escape(str(identity.id))}</small>",

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import asyncssh
 import pytest
+import segno
 from asyncssh.packet import Boolean, Byte, SSHPacket, String, UInt32
 
 from bastion.access.devicelogin import MAX_BEGUN, login_key
@@ -23,6 +24,7 @@ from bastion.core.certificate import fingerprint
 from bastion.core.session import End
 from bastion.gateways.ssh.internals import DoorConnection
 from bastion.gateways.ssh.plainlogin import PATIENCE
+from bastion.gateways.ssh.qr import drawn
 from tests.gateways.forgery import Client as KeyHolder
 from tests.gateways.wire import USERAUTH_FAILURE, USERAUTH_PK_OK, USERAUTH_SUCCESS, Wire, connected, userauth
 from tests.plain import CODE, PROGRAMS, Plain, plain_logins, program
@@ -106,7 +108,7 @@ async def test_without_a_grant_of_ones_own_the_client_reads_what_to_ask_for_and_
         assert await client.status() not in (0, 3)
         said = _unwrapped(client.seen)
     assert sentence in said
-    assert "Ask for one: /bastion request web-1.staging.eu as deploy" in said
+    assert 'Ask for one: /bastion request web-1.staging.eu as deploy for 2h because "..."' in said
     assert said.count("/device/") == 1, "it was asked again"
     assert not await plain.bastion.store.sessions()
     refusal = (await plain.bastion.events())[-1]
@@ -191,6 +193,29 @@ async def test_the_session_ends_with_its_grant_as_any_other(plain: Plain) -> Non
         return (await plain.bastion.only_session()).end is End.REVOKED
 
     await until(over)
+
+
+async def test_openssh_is_shown_a_code_for_phones_where_that_is_configured_and_others_are_not(tmp_path: Path) -> None:
+    async with world(tmp_path, qr_codes=True) as bastion:
+        async with program("openssh", bastion, "true") as client:
+            link = f"{bastion.public_url}/device/{await client.code()}"
+            await client.sees("Go on only if it is")
+            assert drawn(link).replace("\n", "\r\n").encode() in client.seen
+        async with program("dbclient", bastion, "true") as client:
+            await client.code()
+            assert "█".encode() not in client.seen
+
+
+def test_a_qr_code_is_drawn_module_by_module() -> None:
+    """Read back from the half blocks, it is what the encoder made, in its quiet zone."""
+    link = "https://bastion.example.com/device/WDJB-MJHT"
+    lines = drawn(link).splitlines()
+    above = [[half in "█▀" for half in line] for line in lines]
+    below = [[half in "█▄" for half in line] for line in lines]
+    light = [row for pair in zip(above, below, strict=True) for row in pair]
+    made = [[not module for module in row] for row in segno.make_qr(link, error="l").matrix_iter(border=4)]
+    assert light[: len(made)] == made
+    assert max(map(len, lines)) <= 60
 
 
 # Whose login it is ----------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ class Door(asyncssh.SSHServer):
         self._username = ""
         self._named = ""
         self._plain = PlainLogin(
-            logins=house.logins, certification=house.certification, address=address, public_url=house.public_url
+            logins=house.logins, certification=house.certification, address=address, invitation=house.invitation
         )
 
     def open(self) -> DoorConnection:
@@ -101,10 +101,12 @@ class Door(asyncssh.SSHServer):
 
     async def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> KbdIntChallenge:
         try:
-            text = await self._plain.challenge(username, self._connection.get_extra_info("client_version", ""))
+            picture, text = await self._plain.challenge(username, self._connection.get_extra_info("client_version", ""))
         except BastionError as error:
             return _said(error)
         self._connection.allow_login(PATIENCE)
+        if picture:
+            self._connection.send_auth_banner(picture)
         return "", text, "", []
 
     async def validate_kbdint_response(self, username: str, responses: KbdIntResponse) -> KbdIntChallenge:
@@ -213,9 +215,12 @@ class Door(asyncssh.SSHServer):
 
 
 def _said(error: BastionError) -> KbdIntChallenge:
-    """A text without a question, which clients show and answer, and are refused then: plink drops late banners."""
+    """A text without a question, which clients show and answer, and are refused then: plink drops late banners.
+
+    OpenSSH writes what is not ASCII in octal here, so the dots of our sentences are three.
+    """
     log.info("login refused", error=str(error))
-    return "", f"bastion: {error.public}\n", "", []
+    return "", f"bastion: {error.public.replace('…', '...')}\n", "", []
 
 
 def _prohibited(reason: str) -> asyncssh.ChannelOpenError:

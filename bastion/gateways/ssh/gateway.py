@@ -21,6 +21,7 @@ from bastion.core.target import Catalogue
 from bastion.gateways.listener import Greeting
 from bastion.gateways.ssh.door import Door
 from bastion.gateways.ssh.internals import DoorConnection, check_version
+from bastion.gateways.ssh.plainlogin import Invitation
 from bastion.gateways.ssh.session import WINDOW, House
 from bastion.ports import Signer
 
@@ -58,7 +59,7 @@ class SshGateway:
         certification: Certification,
         supervision: Supervision,
         logins: DeviceLogins,
-        public_url: str,
+        invitation: Invitation,
         signer: Signer,
         catalogue: Catalogue,
         host_key: asyncssh.SSHKey,
@@ -67,7 +68,7 @@ class SshGateway:
         max_starting: int = MAX_STARTING,
     ) -> None:
         check_version()
-        self._house = House(admission, certification, supervision, logins, public_url.rstrip("/"), signer, self._spawn)
+        self._house = House(admission, certification, supervision, logins, invitation, signer, self._spawn)
         self._supervision = supervision
         self._catalogue = catalogue
         self._balancers = balancers

@@ -7,6 +7,7 @@ server lets it wait. A question would leave people sitting at "press Enter" afte
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass
 
 from bastion.access.certification import Certification, Proven
 from bastion.access.devicelogin import LIFETIME, DeviceLogins, Pending
@@ -14,21 +15,50 @@ from bastion.core.certificate import PublicKey, fingerprint, parse_public_key
 from bastion.core.errors import Refused
 from bastion.core.geofence import Address
 from bastion.core.target import parse_destination
+from bastion.gateways.ssh.qr import drawn
 
 PATIENCE = LIFETIME.total_seconds() + 10
 """Seconds such a connection may take to log in: the code ends first, and its client reads so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """What terminals show. ``public_url`` is the console's, without a slash at its end."""
+
+    public_url: str
+    qr_codes: bool = False
+    """For OpenSSH, which shows them where the locale is UTF-8 and nonsense elsewhere; nobody can ask it which it is."""
+
+    def link(self, pending: Pending) -> str:
+        """Where a browser finishes it."""
+        return f"{self.public_url}/device/{pending.code}"
+
+    def picture(self, pending: Pending) -> str:
+        """The link for phones, to be sent as a banner: of other texts OpenSSH shows 1024 characters, ASCII only."""
+        wanted = self.qr_codes and pending.knock.client.startswith("SSH-2.0-OpenSSH")
+        return drawn(self.link(pending)) if wanted else ""
+
+    def text(self, pending: Pending) -> str:
+        """Lines that fit into 80 columns, frames of clients included, as far as names and URLs are short."""
+        knock, minutes = pending.knock, int(LIFETIME.total_seconds()) // 60
+        return (
+            f"bastion: to reach {knock.target} as {knock.login}, open in any browser:\n\n"
+            f"    {self.link(pending)}\n\n"
+            f"The page shows a code. Go on only if it is  {pending.code}\n"
+            f"Waiting; good for {minutes} minutes, Ctrl-C gives up.\n"
+        )
 
 
 class PlainLogin:
     """The login of one connection. Whatever its end is, it has one: a client that is told no connects again."""
 
     def __init__(
-        self, *, logins: DeviceLogins, certification: Certification, address: Address, public_url: str
+        self, *, logins: DeviceLogins, certification: Certification, address: Address, invitation: Invitation
     ) -> None:
         self._logins = logins
         self._certification = certification
         self._address = address
-        self._public_url = public_url
+        self._invitation = invitation
         self._key: PublicKey | None = None
         self._pending: Pending | None = None
         self._username = ""
@@ -47,8 +77,8 @@ class PlainLogin:
         """The client signed this connection with ``blob``; the confirmation page shows it."""
         self._key = _plain(blob)
 
-    async def challenge(self, username: str, client: str) -> str:
-        """Begin; the text that the client shows.
+    async def challenge(self, username: str, client: str) -> tuple[str, str]:
+        """Begin; the banner, which may be empty, and the text that the client shows.
 
         Raises:
             Refused, Unavailable: the sentence says why not; nothing was kept, and this login is over.
@@ -58,7 +88,7 @@ class PlainLogin:
         key = self._key.fingerprint if self._key else None
         self._pending = await self._logins.begin(self._address, parse_destination(username), client=client, key=key)
         self._username, self.is_over = username, False
-        return self._text(self._pending)
+        return self._invitation.picture(self._pending), self._invitation.text(self._pending)
 
     async def finish(self, username: str, session_id: bytes) -> Proven:
         """Wait for the person, then certify the connection for the target that it named, and for nothing else.
@@ -88,15 +118,6 @@ class PlainLogin:
         pending, self._pending = self._pending, None
         if pending is not None:
             await self._logins.withdraw(pending)
-
-    def _text(self, pending: Pending) -> str:
-        knock, minutes = pending.knock, int(LIFETIME.total_seconds()) // 60
-        return (
-            f"bastion: to log in to {knock.target} as {knock.login}, open this page in any browser:\n\n"
-            f"    {self._public_url}/device/{pending.code}\n\n"
-            f"The page shows a code. Go on only if it is  {pending.code}\n"
-            f"Waiting; good for {minutes} minutes, Ctrl-C gives up.\n"
-        )
 
 
 def _plain(blob: bytes) -> PublicKey | None:

@@ -21,6 +21,7 @@ from bastion.core.policy import Action, Deny, NeedsGrant
 from bastion.core.session import End
 from bastion.core.sftp import SftpWatch
 from bastion.core.target import parse_destination, printable
+from bastion.gateways.ssh.plainlogin import Invitation
 from bastion.gateways.ssh.relay import REFUSED_STATUS, Ended, Relay, TargetSession, screen
 from bastion.gateways.ssh.target import TargetUnreachable, connect
 from bastion.ports import Signer
@@ -53,8 +54,7 @@ class House:
     certification: Certification
     supervision: Supervision
     logins: DeviceLogins
-    public_url: str
-    """Of the console, where people finish what a client without a certificate begins."""
+    invitation: Invitation
     signer: Signer
     spawn: Callable[[Coroutine[Any, Any, None]], None]
     """Owns the session's task, and waits for it when the gateway stops."""
