@@ -57,6 +57,8 @@ def _parse_v1(data: bytes) -> Header | None:
         return Header(end + 2, None)
     if len(words) != 6 or words[1] not in ("TCP4", "TCP6") or not words[4].isdecimal():
         raise ValueError("malformed PROXY header")
+    if (":" in words[2]) != (words[1] == "TCP6"):
+        raise ValueError("PROXY header with an address of another family than it says")
     return Header(end + 2, (parse_address(words[2]), _port(int(words[4]))))
 
 
