@@ -34,6 +34,8 @@ from tests.gateways.wire import (
 )
 from tests.world import OUTSIDE, PRODUCTION, STAGING, WEB_PRODUCTION, WEB_STAGING, World, person
 
+shared = pytest.mark.asyncio(loop_scope="module")
+
 ADA, BOB = person("ada"), person("bob")
 DIRECT = f"deploy@{WEB_STAGING}"
 
@@ -171,8 +173,9 @@ async def test_as_it_is_issued_it_logs_in(bastion: World) -> None:
 
 
 @pytest.mark.parametrize(("change", "sentence"), CHANGES.values(), ids=list(CHANGES))
-async def test_a_certificate_is_refused_with(bastion: World, change: Change, sentence: str) -> None:
-    banners = await logs_in(bastion, await shown(bastion, change))
+@shared
+async def test_a_certificate_is_refused_with(door: World, change: Change, sentence: str) -> None:
+    banners = await logs_in(door, await shown(door, change))
     assert banners is not None
     # asyncssh itself refuses some options before they are judged; then there is no sentence.
     assert not banners or sentence in banners[0]
@@ -183,9 +186,10 @@ async def test_a_certificate_is_refused_with(bastion: World, change: Change, sen
 
 
 @pytest.mark.parametrize("username", ["deploy", DIRECT, "", "root", "*"])
-async def test_a_certificate_without_principals_opens_no_user_name(bastion: World, username: str) -> None:
+@shared
+async def test_a_certificate_without_principals_opens_no_user_name(door: World, username: str) -> None:
     """asyncssh lets it in as anybody."""
-    assert await logs_in(bastion, await shown(bastion, with_principals()), username=username)
+    assert await logs_in(door, await shown(door, with_principals()), username=username)
 
 
 # Who has signed -------------------------------------------------------------------------------------------------------
@@ -315,11 +319,12 @@ FORGERIES: list[tuple[Callable[[World, Grant, Client], Awaitable[bytes]], str | 
 @pytest.mark.parametrize(
     ("make", "sentence"), FORGERIES, ids=[make.__name__.replace("_", " ") for make, _ in FORGERIES]
 )
+@shared
 async def test_a_certificate_is_refused_when_it_was_made(
-    bastion: World, make: Callable[[World, Grant, Client], Awaitable[bytes]], sentence: str | None
+    door: World, make: Callable[[World, Grant, Client], Awaitable[bytes]], sentence: str | None
 ) -> None:
-    grant, client = await bastion.grant(ADA), Client()
-    banners = await logs_in(bastion, Shown(await make(bastion, grant, client), client))
+    grant, client = await door.grant(ADA), Client()
+    banners = await logs_in(door, Shown(await make(door, grant, client), client))
     assert banners == [] if sentence is None else banners and sentence in banners[0]
 
 
@@ -396,14 +401,15 @@ def _rsa_certificate(bits: int, authority: bytes, exponent: int) -> bytes:
 
 
 @pytest.mark.parametrize("bits", [3072, 16384, 60000])
-async def test_giant_rsa_keys_cost_nothing(bastion: World, bits: int) -> None:
+@shared
+async def test_giant_rsa_keys_cost_nothing(door: World, bits: int) -> None:
     """Certified, as a plain key, and as the authority whose signature asyncssh would check (CVE-2026-39829)."""
     modulus = (1 << bits) - 0x2F
     exponent = modulus - 2 if bits == 3072 else 2**63 - 1
     giant = String(b"ssh-rsa") + MPInt(exponent) + MPInt(modulus)
     blobs = [_rsa_certificate(bits, giant, exponent), giant]
     began = time.process_time()
-    async with connected(bastion.port) as wire:
+    async with connected(door.port) as wire:
         await wire.begin_auth()
         login = time.process_time() - began
         for blob in blobs * 8:
@@ -437,12 +443,13 @@ class SecurityKey:
 
 
 @pytest.mark.parametrize(("flags", "enters"), [(0, False), (1, True), (4, False), (5, True)])
-async def test_a_security_key_must_have_been_touched(bastion: World, flags: int, enters: bool) -> None:
-    await bastion.grant(ADA)
+@shared
+async def test_a_security_key_must_have_been_touched(door: World, flags: int, enters: bool) -> None:
+    await door.grant(ADA)
     key = SecurityKey(flags)
-    line, _ = await bastion.certification.issue(ADA, bastion.place("127.0.0.1"), key.line, WEB_STAGING)
+    line, _ = await door.certification.issue(ADA, door.place("127.0.0.1"), key.line, WEB_STAGING)
     blob = asyncssh.import_certificate(line).public_data
-    assert (await logs_in(bastion, Shown(blob, key)) is None) is enters
+    assert (await logs_in(door, Shown(blob, key)) is None) is enters
 
 
 async def test_a_certificate_cannot_excuse_its_key_from_being_touched(bastion: World) -> None:

@@ -37,6 +37,8 @@ from tests.gateways.wire import (
 )
 from tests.world import WEB_PRODUCTION, WEB_STAGING, World, person, until
 
+shared = pytest.mark.asyncio(loop_scope="module")
+
 ADA = person("ada")
 DIRECT = f"deploy@{WEB_STAGING}"
 ESCAPE = "\x1b]0;owned\x07\x1b[2J\r\n\x9b31m\u202e"
@@ -94,15 +96,16 @@ async def test_a_refused_subsystem_is_not_followed_by_another_program(bastion: W
 @pytest.mark.parametrize(
     "name", ["netconf", "SFTP", "sftp ", "sftp\0", "", "/usr/lib/openssh/sftp-server", "sftp;id", "internal-sftp"]
 )
-async def test_no_subsystem_but_sftp(bastion: World, name: str) -> None:
-    async with ada(bastion) as wire:
+@shared
+async def test_no_subsystem_but_sftp(door: World, name: str) -> None:
+    async with ada(door) as wire:
         wire.open()
         channel = await wire.opened()
         wire.request(channel, b"subsystem", String(name))
         said = await wire.expect(CHANNEL_EXTENDED)
         assert b"there is no subsystem" in said
         assert not await wire.answered()
-    assert not was_reached(bastion)
+    assert not was_reached(door)
 
 
 async def test_a_terminal_cannot_be_asked_for_after_the_program_began(bastion: World) -> None:
@@ -130,8 +133,9 @@ VARIABLES = [
 
 
 @pytest.mark.parametrize("name", VARIABLES)
-async def test_no_variable_that_a_loader_or_shell_obeys_is_taken(bastion: World, name: str) -> None:
-    async with ada(bastion) as wire:
+@shared
+async def test_no_variable_that_a_loader_or_shell_obeys_is_taken(door: World, name: str) -> None:
+    async with ada(door) as wire:
         wire.open()
         channel = await wire.opened()
         wire.request(channel, b"env", String(name) + String("/tmp/evil.so"))
@@ -194,15 +198,16 @@ HOSTS = ["127.0.0.1", "localhost", "::1", "0.0.0.0", "0", "127.1", "2130706433",
 
 
 @pytest.mark.parametrize("host", HOSTS, ids=[ascii(host)[:40] for host in HOSTS])
-async def test_no_forward_goes_anywhere_but_to_a_target_of_the_certificates_scope(bastion: World, host: str) -> None:
-    async with trap() as caught, ada(bastion, "ada") as wire:
-        for port in (22, 80, caught.port, bastion.port, bastion.staging.port, 0, 2**32 - 1):
+@shared
+async def test_no_forward_goes_anywhere_but_to_a_target_of_the_certificates_scope(door: World, host: str) -> None:
+    async with trap() as caught, ada(door, "ada") as wire:
+        for port in (22, 80, caught.port, door.port, door.staging.port, 0, 2**32 - 1):
             wire.open(b"direct-tcpip", forward(host, port))
             reason = await wire.refused()
             assert "is for staging/eu" in reason or "There is no target" in reason or "could be" in reason
             assert reason.isprintable()
         assert caught.visits == 0
-    assert not was_reached(bastion)
+    assert not was_reached(door)
 
 
 async def test_the_port_that_is_named_for_a_target_is_not_dialled(bastion: World) -> None:
@@ -240,11 +245,13 @@ OTHER_CHANNELS = {
 
 
 @pytest.mark.parametrize(("kind", "rest"), OTHER_CHANNELS.values(), ids=list(OTHER_CHANNELS))
-async def test_no_other_channel_is_opened(bastion: World, kind: bytes, rest: bytes) -> None:
-    async with ada(bastion) as wire:
+@shared
+async def test_no_other_channel_is_opened(door: World, kind: bytes, rest: bytes) -> None:
+    async with ada(door) as wire:
         wire.open(kind, rest)
         assert await wire.refused()
-        assert (await wire.execute("echo fine")).out == b"fine\n"
+        wire.open()
+        await wire.opened()
 
 
 GLOBAL = {
@@ -257,8 +264,9 @@ GLOBAL = {
 
 
 @pytest.mark.parametrize(("name", "rest"), GLOBAL.values(), ids=list(GLOBAL))
-async def test_nothing_listens_for_a_client(bastion: World, name: bytes, rest: bytes) -> None:
-    async with ada(bastion) as wire:
+@shared
+async def test_nothing_listens_for_a_client(door: World, name: bytes, rest: bytes) -> None:
+    async with ada(door) as wire:
         wire.send(Byte(GLOBAL_REQUEST) + String(name) + Boolean(True) + rest)
         await wire.expect(REQUEST_FAILURE)
 
@@ -272,8 +280,9 @@ CHANNEL_REQUESTS = {
 
 
 @pytest.mark.parametrize(("name", "rest"), CHANNEL_REQUESTS.values(), ids=list(CHANNEL_REQUESTS))
-async def test_no_session_carries_anything_else(bastion: World, name: bytes, rest: bytes) -> None:
-    async with ada(bastion) as wire:
+@shared
+async def test_no_session_carries_anything_else(door: World, name: bytes, rest: bytes) -> None:
+    async with ada(door) as wire:
         wire.open()
         channel = await wire.opened()
         wire.request(channel, name, rest)
@@ -352,9 +361,10 @@ async def test_ten_thousand_refused_forwards_are_a_few_events(bastion: World) ->
 
 @pytest.mark.parametrize("kind", ["session", "direct-tcpip"])
 @pytest.mark.parametrize("size", [0, 1, MIN_PACKET - 1])
-async def test_output_in_the_smallest_pieces_is_not_available(bastion: World, kind: str, size: int) -> None:
+@shared
+async def test_output_in_the_smallest_pieces_is_not_available(door: World, kind: str, size: int) -> None:
     """Each byte would cost a packet, its encryption and its padding."""
-    async with ada(bastion) as wire:
+    async with ada(door) as wire:
         wire.open(kind.encode(), forward(WEB_STAGING, 22) if kind != "session" else b"", packet=size)
         assert "packets under" in await wire.refused()
 

@@ -36,6 +36,8 @@ from tests.gateways.wire import (
 )
 from tests.world import WEB_PRODUCTION, WEB_STAGING, World, person, until
 
+shared = pytest.mark.asyncio(loop_scope="module")
+
 ADA, BOB = person("ada"), person("bob")
 DIRECT = f"deploy@{WEB_STAGING}"
 
@@ -321,17 +323,19 @@ EARLY = {
 
 
 @pytest.mark.parametrize("payload", EARLY.values(), ids=list(EARLY))
-async def test_before_the_login_there_is_nothing_else(bastion: World, payload: bytes) -> None:
-    async with connected(bastion.port) as wire:
+@shared
+async def test_before_the_login_there_is_nothing_else(door: World, payload: bytes) -> None:
+    async with connected(door.port) as wire:
         await wire.begin_auth()
         wire.send(payload)
         assert await wire.gone()
-    await nobody_came_in(bastion)
+    await nobody_came_in(door)
 
 
 @pytest.mark.parametrize("payload", EARLY.values(), ids=list(EARLY))
-async def test_before_the_keys_there_is_nothing_else(bastion: World, payload: bytes) -> None:
-    async with connected(bastion.port) as wire:
+@shared
+async def test_before_the_keys_there_is_nothing_else(door: World, payload: bytes) -> None:
+    async with connected(door.port) as wire:
         await wire.hello()
         wire.send(payload)
         await wire.gone()
@@ -410,12 +414,13 @@ async def test_strict_key_exchange_is_offered(bastion: World) -> None:
 
 @pytest.mark.parametrize("payload", INJECTED.values(), ids=list(INJECTED))
 @pytest.mark.parametrize("where", ["at the beginning", "before NEWKEYS"])
+@shared
 async def test_a_packet_slipped_into_a_strict_key_exchange_ends_the_connection(
-    bastion: World, payload: bytes, where: str
+    door: World, payload: bytes, where: str
 ) -> None:
     """Terrapin (CVE-2023-48795): what is slipped in shifts the numbers of what is cut out later."""
     first, before_newkeys = ([payload], []) if where == "at the beginning" else ([], [payload])
-    async with connected(bastion.port) as wire:
+    async with connected(door.port) as wire:
         try:
             await wire.exchange_keys(strict=True, first=first, before_newkeys=before_newkeys)
             reason = await wire.gone()

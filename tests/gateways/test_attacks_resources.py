@@ -33,6 +33,8 @@ from tests.gateways.wire import (
 )
 from tests.world import WEB_STAGING, World, person, until
 
+shared = pytest.mark.asyncio(loop_scope="module")
+
 ADA, BOB = person("ada"), person("bob")
 DIRECT = f"deploy@{WEB_STAGING}"
 ELSEWHERE = "127.0.0.2"
@@ -100,23 +102,25 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("data", GARBAGE.values(), ids=list(GARBAGE))
-async def test_what_is_no_ssh_ends_its_connection_and_nothing_else(bastion: World, data: bytes) -> None:
+@shared
+async def test_what_is_no_ssh_ends_its_connection_and_nothing_else(door: World, data: bytes) -> None:
     before = memory()
-    async with connected(bastion.port) as wire:
+    async with connected(door.port) as wire:
         wire.pipe.write(data)
         async with asyncio.timeout(3):
             while await wire.pipe.read():
                 pass
-    await until(lambda: not bastion.gateway.connections)
+    await until(lambda: not door.gateway.connections)
     assert memory() - before < FLAT
 
 
 @pytest.mark.parametrize("length", [0, 1, 4, 5, 15, 17, 300 * 1024, 2**31, HUGE])
-async def test_an_encrypted_packet_of_a_length_that_cannot_be_ends_its_connection(bastion: World, length: int) -> None:
-    async with ada(bastion) as wire:
+@shared
+async def test_an_encrypted_packet_of_a_length_that_cannot_be_ends_its_connection(door: World, length: int) -> None:
+    async with ada(door) as wire:
         wire.pipe.write(UInt32(length) + os.urandom(300))
         await wire.gone()
-    await an_honest_client_is_served(bastion)
+    await an_honest_client_is_served(door)
 
 
 # Floods before the login ----------------------------------------------------------------------------------------------

@@ -1,0 +1,193 @@
+"""What is overridden in asyncssh still exists there, means what it meant, and is still what asyncssh asks.
+
+`internals` and `limits` override names that asyncssh does not promise. When one of these fails after an upgrade, read
+the override's reason first: what it holds shut may stand open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import asyncssh
+import pytest
+from asyncssh.channel import SSHChannel
+from asyncssh.connection import SSHConnection
+from asyncssh.constants import MSG_CHANNEL_OPEN
+
+from bastion.core.errors import ConfigError
+from bastion.gateways.ssh.internals import DoorConnection, check_version
+from bastion.gateways.ssh.limits import RestrainedConnection, SessionChannel, TunnelChannel
+from tests.gateways.forgery import Client, certificate_of
+from tests.gateways.wire import USERAUTH_FAILURE, Wire, connected, forward, userauth
+from tests.world import WEB_STAGING, World, person, until
+
+ADA = person("ada")
+DIRECT = f"deploy@{WEB_STAGING}"
+
+OVERRIDDEN: list[tuple[type, type, str, list[str]]] = [
+    (DoorConnection, asyncssh.SSHServerConnection, "_validate_client_certificate", ["username", "key_data"]),
+    (DoorConnection, asyncssh.SSHServerConnection, "_validate_client_public_key", ["username", "key_data"]),
+    (DoorConnection, asyncssh.SSHServerConnection, "_validate_openssh_certificate", ["username", "cert"]),
+    (DoorConnection, asyncssh.SSHServerConnection, "validate_public_key", ["username", "key_data", "msg", "signature"]),
+    (RestrainedConnection, SSHConnection, "send_userauth_failure", ["partial_success"]),
+    (RestrainedConnection, SSHConnection, "_process_channel_open", ["_pkttype", "_pktid", "packet"]),
+    (RestrainedConnection, SSHConnection, "_send_deferred_packets", []),
+    (RestrainedConnection, SSHConnection, "send_packet", ["pkttype", "args", "handler"]),
+    (RestrainedConnection, SSHConnection, "pause_writing", []),
+    (RestrainedConnection, SSHConnection, "resume_writing", []),
+    (
+        RestrainedConnection,
+        asyncssh.SSHServerConnection,
+        "create_server_channel",
+        ["encoding", "errors", "window", "max_pktsize"],
+    ),
+    (SessionChannel, asyncssh.SSHServerChannel, "_process_env_request", ["packet"]),
+    (SessionChannel, SSHChannel, "_flush_send_buf", []),
+    (SessionChannel, SSHChannel, "_accept_data", ["data", "datatype"]),
+    (TunnelChannel, SSHChannel, "_flush_send_buf", []),
+    (TunnelChannel, SSHChannel, "_accept_data", ["data", "datatype"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "name", "parameters"), OVERRIDDEN, ids=[f"{row[0].__name__}.{row[2]}" for row in OVERRIDDEN]
+)
+def test_what_is_overridden_exists_with_its_parameters(
+    ours: type, theirs: type, name: str, parameters: list[str]
+) -> None:
+    original = inspect.getattr_static(theirs, name)
+    assert getattr(ours, name) is not original
+    assert list(inspect.signature(original).parameters)[1:] == parameters
+    assert inspect.iscoroutinefunction(getattr(ours, name)) == inspect.iscoroutinefunction(original)
+
+
+async def test_the_attributes_that_are_read_and_set_exist(bastion: World) -> None:
+    async with logged_in(bastion) as wire:
+        wire.open()
+        await wire.opened()
+        (connection,) = bastion.gateway._connections
+        (channel,) = connection._channels.values()
+    for name in ("_auth_complete", "_channels", "_deferred_packets", "_kex_complete", "_transport", "_window",
+                 "_max_pktsize", "_protocol_factory", "_session_id", "_login_timer"):  # fmt: skip
+        assert name in vars(connection), name
+    for name in ("_conn", "_recv_buf", "_env", "_send_buf"):
+        assert name in vars(channel), name
+    assert isinstance(channel, SessionChannel)
+
+
+@asynccontextmanager
+async def logged_in(bastion: World) -> AsyncIterator[Wire]:
+    """Ada's connection."""
+    await bastion.grant(ADA)
+    client = Client()
+    certificate = await certificate_of(bastion, ADA, client, WEB_STAGING)
+    async with connected(bastion.port) as wire:
+        await wire.log_in(DIRECT, certificate, client)
+        yield wire
+
+
+@dataclass
+class Calls:
+    """Which overrides asyncssh called, in order."""
+
+    names: list[str] = field(default_factory=list)
+
+    def watch(self, monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+        original: Callable[..., Any] = getattr(owner, name)
+
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            self.names.append(name)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, noted)
+
+
+async def test_a_login_asks_every_override_in_order(bastion: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of them is dead: a renamed one would be passed over in silence, and asyncssh's own rules would hold."""
+    calls = Calls()
+    for name in ("validate_public_key", "_validate_client_certificate", "_validate_openssh_certificate"):
+        calls.watch(monkeypatch, DoorConnection, name)
+    async with logged_in(bastion):
+        pass
+    assert calls.names == ["validate_public_key", "_validate_client_certificate", "_validate_openssh_certificate"]
+
+
+async def test_a_plain_key_asks_its_override(bastion: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls()
+    calls.watch(monkeypatch, DoorConnection, "_validate_client_public_key")
+    calls.watch(monkeypatch, DoorConnection, "send_userauth_failure")
+    async with connected(bastion.port) as wire:
+        await wire.begin_auth()
+        wire.offer(DIRECT, asyncssh.generate_private_key("ssh-rsa", key_size=2048).public_data)
+        await wire.expect(USERAUTH_FAILURE)
+        wire.send(userauth(DIRECT, b"none"))
+        await wire.expect(USERAUTH_FAILURE)
+    assert calls.names == ["_validate_client_public_key", "send_userauth_failure", "send_userauth_failure"]
+
+
+async def test_what_the_judge_refuses_does_not_log_in(bastion: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The judge's word is the only one: there is no second way in asyncssh by which a good certificate counts."""
+
+    async def no(*_: Any) -> None:
+        return None
+
+    monkeypatch.setattr(DoorConnection, "_validate_openssh_certificate", no)
+    await bastion.grant(ADA)
+    client = Client()
+    certificate = await certificate_of(bastion, ADA, client, WEB_STAGING)
+    async with connected(bastion.port) as wire:
+        await wire.begin_auth()
+        wire.prove(DIRECT, certificate, client)
+        await wire.expect(USERAUTH_FAILURE)
+
+
+async def test_a_channel_is_opened_by_the_override_and_is_ours(bastion: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = Calls()
+    calls.watch(monkeypatch, SessionChannel, "_flush_send_buf")
+    calls.watch(monkeypatch, SessionChannel, "_accept_data")
+    async with logged_in(bastion) as wire:
+        wire.open(b"direct-tcpip", forward(WEB_STAGING, 22))
+        await wire.opened()
+        (connection,) = bastion.gateway._connections
+        await until(lambda: connection._channels)
+        (channel,) = connection._channels.values()
+        assert isinstance(channel, TunnelChannel)
+    assert DoorConnection._packet_handlers[MSG_CHANNEL_OPEN] is RestrainedConnection._process_channel_open
+    async with connected(bastion.port) as other:
+        client = Client()
+        await other.log_in(DIRECT, await certificate_of(bastion, ADA, client, WEB_STAGING), client)
+        ran = await other.execute("echo out")
+        assert ran.out == b"out\n"
+    assert "_flush_send_buf" in calls.names
+
+
+async def test_the_sockets_pauses_reach_the_connection(bastion: World) -> None:
+    """By asyncio's protocol, through the listener, to the connection: what `pause_writing` holds back hangs on it."""
+    async with logged_in(bastion):
+        (connection,) = bastion.gateway._connections
+        assert connection._transport is not None
+        protocol = cast(asyncio.Protocol, connection._transport.get_protocol())
+        protocol.pause_writing()
+        assert connection.is_congested
+        protocol.resume_writing()
+        assert not connection.is_congested
+
+
+@pytest.mark.parametrize("version", ["2.24.0", "2.23.9", "1.99.0", "2.9.1", "2.24"])
+def test_an_asyncssh_that_lets_people_log_in_as_others_is_refused(
+    monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr(asyncssh, "__version__", version)
+    with pytest.raises(ConfigError, match=f"asyncssh {version} lets clients log in as someone else"):
+        check_version()
+
+
+@pytest.mark.parametrize("version", ["2.24.1", "2.25.0", "3.0.0"])
+def test_an_asyncssh_that_does_not_is_accepted(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(asyncssh, "__version__", version)
+    check_version()
