@@ -56,6 +56,16 @@ class ChatLink:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatPost:
+    """Where one chat tells of one request: the platform's name of the message that is this ``part`` of it."""
+
+    request_id: str
+    platform: str
+    part: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class KeptLogin:
     """One login at an issuer, kept so that it can be asked about later and ended from there."""
 
@@ -154,6 +164,14 @@ class Transaction(Protocol):
 
     async def link_chat(self, link: ChatLink) -> None:
         """Tie an account to an identity; replaces an older link of the same account."""
+        ...
+
+    async def keep_post(self, post: ChatPost) -> None:
+        """Remember a message; replaces an older one of the same part."""
+        ...
+
+    async def forget_post(self, platform: str, request_id: str, part: str) -> None:
+        """Idempotent."""
         ...
 
     async def end_identity(self, identity: IdentityId, at: datetime) -> bool:
@@ -280,6 +298,14 @@ class Store(Protocol):
 
     async def chat_link(self, platform: str, workspace: str, user: str) -> ChatLink:
         """Raises `NotFound`."""
+        ...
+
+    async def chat_links_of(self, identity: IdentityId) -> Sequence[ChatLink]:
+        """Every account that the identity has linked, in the order of linking."""
+        ...
+
+    async def chat_posts(self, platform: str, request_id: str) -> Mapping[str, str]:
+        """What a platform's messages about a request are called, by their part."""
         ...
 
     async def events(self, wanted: EventFilter) -> Sequence[Event]:

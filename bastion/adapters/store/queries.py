@@ -13,6 +13,7 @@ from bastion.adapters.store.rows import folded, key
 from bastion.adapters.store.tables import (
     certificates,
     chat_links,
+    chat_posts,
     events,
     grants,
     identities,
@@ -153,6 +154,15 @@ def open_sessions_of(node: str) -> Query:
 def chat_link(platform: str, workspace: str, user: str) -> Query:
     account = (chat_links.c.platform == platform, chat_links.c.workspace == workspace, chat_links.c.account == user)
     return select(chat_links).where(*account)
+
+
+def chat_links_of(identity: IdentityId) -> Query:
+    owner = (chat_links.c.issuer == identity.issuer, chat_links.c.subject == identity.subject)
+    return select(chat_links).where(*owner).order_by(chat_links.c.linked_at, chat_links.c.account)
+
+
+def chat_posts_of(platform: str, request_id: str) -> Query:
+    return select(chat_posts).where(chat_posts.c.platform == platform, chat_posts.c.request_id == request_id)
 
 
 def matching_events(wanted: EventFilter) -> Query:

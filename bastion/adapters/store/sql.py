@@ -140,6 +140,12 @@ class SqlStore:
             await self._one(queries.chat_link(platform, workspace, user), "link of the chat account", user)
         )
 
+    async def chat_links_of(self, identity: IdentityId) -> Sequence[ChatLink]:
+        return [read_link(row) for row in await self._all(queries.chat_links_of(identity))]
+
+    async def chat_posts(self, platform: str, request_id: str) -> Mapping[str, str]:
+        return {row.part: row.message for row in await self._all(queries.chat_posts_of(platform, request_id))}
+
     async def events(self, wanted: EventFilter) -> Sequence[Event]:
         return [read_event(row) for row in await self._all(queries.matching_events(wanted))]
 

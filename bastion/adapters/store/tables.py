@@ -210,6 +210,17 @@ chat_links = Table(
     _text("subject"),
     _instant("linked_at"),
     PrimaryKeyConstraint("platform", "workspace", "account"),
+    Index(None, "issuer", "subject"),
+)
+
+chat_posts = Table(
+    "chat_posts",
+    metadata,
+    _text("request_id"),
+    _text("platform"),
+    _text("part"),
+    _text("message"),
+    PrimaryKeyConstraint("request_id", "platform", "part"),
 )
 
 kept_logins = Table(

@@ -33,6 +33,7 @@ from bastion.adapters.store.rows import (
 from bastion.adapters.store.tables import (
     certificates,
     chat_links,
+    chat_posts,
     events,
     grants,
     identities,
@@ -50,7 +51,7 @@ from bastion.core.identity import Identity, IdentityId
 from bastion.core.notice import Notice
 from bastion.core.session import End, Session
 from bastion.core.target import printable
-from bastion.ports import ChatLink, IssuedCertificate, KeptLogin
+from bastion.ports import ChatLink, ChatPost, IssuedCertificate, KeptLogin
 
 _NEXT = select(func.coalesce(func.max(events.c.seq), 0) + 1).scalar_subquery()
 _APPEND = insert(events).values(seq=_NEXT).returning(events.c.seq)
@@ -133,6 +134,15 @@ class SqlTransaction:
 
     async def link_chat(self, link: ChatLink) -> None:
         await self._replace(chat_links, link_values(link))
+
+    async def keep_post(self, post: ChatPost) -> None:
+        values = {"request_id": post.request_id, "platform": post.platform, "part": post.part, "message": post.message}
+        await self._replace(chat_posts, values)
+
+    async def forget_post(self, platform: str, request_id: str, part: str) -> None:
+        kept = chat_posts.c
+        where = (kept.platform == platform, kept.request_id == request_id, kept.part == part)
+        await self._block.run(delete(chat_posts).where(*where))
 
     async def end_identity(self, identity: IdentityId, at: datetime) -> bool:
         who = _is(identities, identity)
