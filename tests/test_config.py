@@ -22,7 +22,7 @@ from bastion.core.errors import ConfigError
 from bastion.core.target import Scope
 from tests.site import EXAMPLE, Site, install
 
-ANOTHER_ISSUER = "  - {issuer: https://login.example.com, client_id: second}\n\ngeo:"
+ANOTHER_ISSUER = "  - {issuer: https://login.example.com, client_id: second}\n\nworkloads:"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
 
 
@@ -302,8 +302,8 @@ MISTAKES = {
         "public_url: must begin with https://, because bastion.example.com is not this machine itself",
     ),
     "public URL with a path": (
-        "https://bastion.example.com ",
-        "https://bastion.example.com/access ",
+        "public_url: https://bastion.example.com ",
+        "public_url: https://bastion.example.com/access ",
         "public_url: http",
         "public_url: must not have a path: write https://bastion.example.com",
     ),
@@ -314,7 +314,7 @@ MISTAKES = {
         "issuers[0].issuer: must begin with https://, because login.example.com is not this machine itself",
     ),
     "the same issuer twice": (
-        "\ngeo:",
+        "\nworkloads:",
         ANOTHER_ISSUER,
         "second",
         "issuers[1].issuer: https://login.example.com is there already, as issuers[0]",
@@ -673,5 +673,6 @@ def test_what_is_no_duration_is_refused(written: object) -> None:
 def test_settings_are_what_the_module_says_they_are() -> None:
     assert set(Settings.model_fields) == {
         "node", "public_url", "listen", "tls", "proxy_protocol", "data", "store", "coordination", "issuers", "geo",
-        "regions", "environments", "targets", "policy", "policy_tests", "certificates", "chat",
+        "regions", "environments", "targets", "policy", "policy_tests", "certificates", "chat", "workloads", "signals",
+        "qr_codes",
     }  # fmt: skip

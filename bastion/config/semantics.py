@@ -157,8 +157,10 @@ def _workloads(readable: Readable) -> Iterator[Problem]:
 
 
 def _signals(readable: Readable) -> Iterator[Problem]:
-    known = {entry.issuer for entry in readable.listed("issuers", IssuerEntry).values()}
-    known |= {entry.issuer for entry in readable.listed("workloads", WorkloadEntry).values()}
+    issuers, workloads = readable.listed("issuers", IssuerEntry), readable.listed("workloads", WorkloadEntry)
+    if len(issuers) < len(readable.raw.get("issuers") or ()):
+        return  # one mistake, one sentence: whom it names cannot be told before the issuers can be read
+    known = {entry.issuer for entry in (*issuers.values(), *workloads.values())}
     for i, entry in readable.listed("signals", SignalEntry).items():
         for j, issuer in enumerate(entry.about):
             if issuer not in known:

@@ -174,7 +174,7 @@ def test_a_file_that_is_no_geo_data_is_a_warning(site: Site) -> None:
 
 def test_two_issuers_whose_groups_are_mixed_are_a_warning(site: Site) -> None:
     fresh_geo(site)
-    site.edit("\ngeo:", "  - {issuer: https://other.example.com, client_id: bastion}\n\ngeo:")
+    site.edit("\nworkloads:", "  - {issuer: https://other.example.com, client_id: bastion}\n\nworkloads:")
     result = invoke("check", "--config", str(site.config))
     assert result.exit_code == 0
     assert result.stderr == (
@@ -253,7 +253,7 @@ CASES = {
     "{name: a, does: request, expect: maybe}": "[0].expect: must be permit or forbid",
     "{name: a, does: dance, expect: permit}": (
         "[0].does: must be one of ssh:shell, ssh:exec, ssh:sftp_read, ssh:sftp_write, "
-        "request, review, replay, administer"
+        "request, cross, break_glass, review, replay, administer"
     ),
     "{name: a, does: review, target: web-9, expect: forbid}": "[0].target: There is no target 'web-9'.",
     "{name: a, does: review, target: web-1, expect: forbid}": (

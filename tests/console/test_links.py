@@ -118,6 +118,6 @@ async def test_the_page_cannot_be_framed_and_runs_nothing(console: OfficeConsole
 async def test_an_unknown_platform_is_not_there(console: OfficeConsole) -> None:
     code = await console.office.linking.offer(ACCOUNT)
     browser = await browser_of(console, OTTO)
-    page = await asyncio.to_thread(browser.get, f"{console.url}/link/teams/{code}")
+    page = await asyncio.to_thread(browser.get, f"{console.url}/link/pigeon/{code}")
     assert page.status == 404
     assert (await asyncio.to_thread(browser.get, f"{console.url}/link/slack/{code}")).status == 200
