@@ -160,7 +160,7 @@ def _signals(readable: Readable) -> Iterator[Problem]:
     issuers, workloads = readable.listed("issuers", IssuerEntry), readable.listed("workloads", WorkloadEntry)
     if len(issuers) < len(readable.raw.get("issuers") or ()):
         return  # one mistake, one sentence: whom it names cannot be told before the issuers can be read
-    known = {entry.issuer for entry in (*issuers.values(), *workloads.values())}
+    known = {entry.issuer for entry in issuers.values()} | {entry.issuer for entry in workloads.values()}
     for i, entry in readable.listed("signals", SignalEntry).items():
         for j, issuer in enumerate(entry.about):
             if issuer not in known:
