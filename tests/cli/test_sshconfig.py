@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -139,3 +140,11 @@ def test_rendering_names_each_key_once() -> None:
     _, config = render(REACHED, Path("/home/me/.config/bastion/ssh"))
     assert config.count("IdentityFile") == 1
     assert config.count("CertificateFile") == 2
+
+
+def test_while_one_fetches_no_other_does(tmp_path: Path) -> None:
+    files = SshFiles(tmp_path)
+    with files.locked(), (tmp_path / ".lock").open("w") as another, pytest.raises(BlockingIOError):
+        fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with files.locked():
+        pass
