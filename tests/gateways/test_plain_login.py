@@ -21,9 +21,11 @@ from asyncssh.packet import Boolean, Byte, SSHPacket, String, UInt32
 from bastion.access.devicelogin import MAX_BEGUN, login_key
 from bastion.core.audit import Kind
 from bastion.core.certificate import fingerprint
+from bastion.core.errors import Refused
+from bastion.core.geofence import parse_address
 from bastion.core.session import End
 from bastion.gateways.ssh.internals import DoorConnection
-from bastion.gateways.ssh.plainlogin import PATIENCE
+from bastion.gateways.ssh.plainlogin import PATIENCE, Invitation, PlainLogin
 from bastion.gateways.ssh.qr import drawn
 from tests.gateways.forgery import Client as KeyHolder
 from tests.gateways.wire import USERAUTH_FAILURE, USERAUTH_PK_OK, USERAUTH_SUCCESS, Wire, connected, userauth
@@ -334,6 +336,20 @@ async def test_another_name_taken_on_the_way_is_not_the_one_that_was_approved(pl
         wire.send(SESSION_OPEN)
         assert "before authentication" in await wire.gone()
     assert not await plain.bastion.store.sessions()
+
+
+async def test_what_began_under_one_name_is_not_finished_under_another(plain: Plain) -> None:
+    """asyncssh does not let it come so far; should it ever, this does not either."""
+    bastion = plain.bastion
+    login = PlainLogin(
+        logins=bastion.logins, certification=bastion.certification, address=parse_address("127.0.0.1"),
+        invitation=Invitation(bastion.public_url),
+    )  # fmt: skip
+    await login.challenge(DIRECT, "a client")
+    with pytest.raises(Refused, match="was not begun"):
+        await login.finish(PRODUCTION, b"the connection")
+    await login.withdraw()
+    assert bastion.logins.waiting == 0
 
 
 async def test_beginning_under_another_name_makes_the_first_code_void(plain: Plain) -> None:
