@@ -116,8 +116,8 @@ class Transaction(Protocol):
         """Mark it withdrawn; one that is withdrawn already keeps its first time. Raises `NotFound`."""
         ...
 
-    async def acknowledge_request(self, request_id: str, at: datetime) -> Request:
-        """Mark a break-glass answered for; it keeps its first time. Raises `NotFound`."""
+    async def close_request(self, request_id: str, at: datetime) -> Request:
+        """Mark a break-glass answered for, or an extension given; it keeps its first time. Raises `NotFound`."""
         ...
 
     async def add_review(self, review: Review) -> None:
@@ -251,7 +251,7 @@ class Store(Protocol):
         ...
 
     async def waiting_requests(self, asked_after: datetime) -> Sequence[Request]:
-        """Not withdrawn, without a grant and without a refusal, asked after that, oldest first."""
+        """Not withdrawn or closed, without a grant or a refusal, asked after that, oldest first."""
         ...
 
     async def reviews(self, request_id: str) -> Sequence[Review]:

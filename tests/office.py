@@ -49,6 +49,7 @@ permit (principal in Group::"contractors", action == Action::"request", resource
 permit (principal in Group::"sre", action == Action::"request", resource);
 
 @id("sre-review") permit (principal in Group::"sre", action == Action::"review", resource);
+@id("crossings") permit (principal in Group::"contractors", action == Action::"cross", resource);
 @id("leads") permit (principal in Group::"leads", action == Action::"administer", resource);
 @id("connect-with-grant")
 permit (principal == ?principal, action in Action::"connect", resource == ?resource);

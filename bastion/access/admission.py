@@ -17,6 +17,7 @@ from bastion.core.errors import NotFound, Refused
 from bastion.core.geofence import Address, Place, is_inside, parse_address
 from bastion.core.grant import Grant
 from bastion.core.identity import Identity, IdentityId
+from bastion.core.notice import FirstConnected
 from bastion.core.policy import Access, Action, Allow, Decision, Deny, NeedsGrant, Occupied, Ruling, decide
 from bastion.core.session import End, Session
 from bastion.core.target import Catalogue, Scope, Target
@@ -191,7 +192,15 @@ class Admission:
         return {
             grant.id: self._policies.may_connect(access, grant, now)
             for grant in grants
-            if grant.covers(access.identity.id, target.scope, target.full_name, access.login, access.action, now)
+            if grant.covers(
+                access.identity.id,
+                target.scope,
+                target.full_name,
+                access.login,
+                access.action,
+                now,
+                address=access.place.address,
+            )
         }
 
     async def _admit(self, wish: Wish, access: Access, allow: Allow, now: datetime) -> Admitted | Deny | NeedsGrant:
@@ -232,6 +241,8 @@ class Admission:
             if allow.crossing:
                 await transaction.append(_about(session, Kind.ENVIRONMENT_CROSSED, now, allow.reasons))
             await transaction.add_session(session)
+            first = FirstConnected(allow.grant.request_id, now, allow.grant.id, session.id)
+            await transaction.add_notice(first, now)
             await transaction.append(_about(session, Kind.SESSION_STARTED, now, ()))
 
     async def _refuse(

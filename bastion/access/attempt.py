@@ -61,7 +61,8 @@ class Attempt:
                 self._grant_id, self._request_id = subject.id, subject.request_id
 
     def event(self, kind: Kind, *, reasons: tuple[str, ...] = (), **details: str | int | bool | None) -> Event:
-        """One event of this attempt. Where the place is not known, it says so."""
+        """One event of this attempt. Details without a value are left out; where the place is not known, it says so."""
+        details = {name: value for name, value in details.items() if value is not None}
         if self._request_id is not None:
             details["request"] = self._request_id
         if self._place is None:

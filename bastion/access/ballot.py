@@ -11,9 +11,12 @@ from bastion.access.attempt import Attempt
 from bastion.access.powers import Powers
 from bastion.access.whereabouts import place_of
 from bastion.access.wish import Asked
+from bastion.core import notice
 from bastion.core.audit import Kind
 from bastion.core.errors import Conflict, NotFound
 from bastion.core.grant import (
+    MAX_DURATION,
+    MIN_APPROVALS,
     REQUEST_LIFETIME,
     Approved,
     Closed,
@@ -26,12 +29,16 @@ from bastion.core.grant import (
     spell,
 )
 from bastion.core.identity import Identity
+from bastion.core.request import Stage, basis_of, stage_of_grant
 from bastion.ports import Store, Transaction
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """There is a grant now; ``by`` are the people whose votes made it."""
+    """There is a grant now, or with ``request.extends`` it lasts longer; ``by`` are the people whose votes did it.
+
+    Nobody's did where a policy answered, or the glass was broken: ``grant.basis`` says so.
+    """
 
     request: Request
     beneficiary: Identity
@@ -80,10 +87,10 @@ class Ballot:
             Conflict: the request is closed, or this person has answered otherwise; nothing is to be kept of ``tx``.
         """
         reviews = await tx.reviews(self.request.id)
-        mine = _answer_of(review.reviewer, reviews)
+        mine = answer_of(review.reviewer, reviews)
         if mine is not None and mine.verdict is not review.verdict:
             raise Conflict(f"You have answered {self.request.id} already: {mine.verdict}.")
-        grant = await _existing(tx, grant_id_of(self.request))
+        grant = await self._carried_out(tx)
         if grant is not None:
             return self._granted_before(grant, mine, reviews, attempt.now)
         counted = await self._counted(reviews, review.reviewer, powers, store, attempt.now)
@@ -95,53 +102,111 @@ class Ballot:
         standing = outcome(self.request, self.beneficiary, counted, attempt.now)
         match standing:
             case Approved(by):
-                return await self._seal(tx, by, attempt)
+                return await self.seal(tx, by, attempt)
             case Waiting(missing):
+                if mine is None:
+                    await tx.add_notice(self._reviewed(review, missing), attempt.now)
                 return WaitingForOthers(self.request, self.beneficiary, missing)
             case Closed(reason):
+                await tx.add_notice(self._reviewed(review, 0), attempt.now)
                 return TurnedDown(self.request, self.beneficiary, reason)
             case _:
                 assert_never(standing)
 
-    async def _seal(self, tx: Transaction, by: tuple[Identity, ...], attempt: Attempt) -> Granted:
-        request = self.request
-        grant = Grant(
-            id=grant_id_of(request),
-            request_id=request.id,
-            identity=request.beneficiary,
-            scope=request.scope,
-            targets=request.targets,
-            logins=request.logins,
-            actions=request.actions,
-            starts_at=attempt.now,
-            ends_at=attempt.now + request.duration,
-            approved_by=tuple(voter.id for voter in by),
-            reason=request.reason,
-            crossing=request.crossing,
-        )
+    async def open(self, tx: Transaction, attempt: Attempt) -> Granted | WaitingForOthers:
+        """Where the request stands before anybody has answered: a policy may have done so already.
+
+        Raises:
+            Conflict: its time cannot begin, or what it extends is over; nothing is to be kept of ``tx``.
+        """
+        if self.request.demands.automatic:
+            return await self.seal(tx, (), attempt)
+        await tx.add_notice(notice.Asked(self.request.id, attempt.now), attempt.now)
+        return WaitingForOthers(self.request, self.beneficiary, max(self.request.demands.approvals, MIN_APPROVALS))
+
+    async def again(self, tx: Transaction, now: datetime) -> Granted | WaitingForOthers:
+        """Where a request stands that was asked before, in the same words.
+
+        Raises:
+            Conflict: it is closed.
+        """
+        reviews = await tx.reviews(self.request.id)
+        if (grant := await self._carried_out(tx)) is not None:
+            return Granted(self.request, self.beneficiary, grant, ())
+        standing = outcome(self.request, self.beneficiary, reviews, now)
+        match standing:
+            case Waiting(missing):
+                return WaitingForOthers(self.request, self.beneficiary, missing)
+            case Approved():
+                return WaitingForOthers(self.request, self.beneficiary, 1)
+            case Closed(reason):
+                raise Conflict(f"{self.request.id} asked for the same and is closed: {reason}. Give another reason.")
+            case _:
+                assert_never(standing)
+
+    async def seal(self, tx: Transaction, by: tuple[Identity, ...], attempt: Attempt) -> Granted:
+        """Make the grant, or let the one last longer that the request extends.
+
+        Raises:
+            Conflict: its time cannot begin, or what it extends is over; nothing is to be kept of ``tx``.
+        """
+        if self.request.extends is not None:
+            return await self._extend(tx, self.request.extends, by, attempt)
+        grant = grant_from(self.request, by, attempt.now)
         await tx.add_grant(grant)
         attempt.concerns(grant)
+        is_glass = self.request.break_glass
+        told = (notice.BrokenGlass if is_glass else notice.Granted)(self.request.id, attempt.now, grant.id)
+        await tx.add_notice(told, attempt.now)
+        await self._write(tx, Kind.GLASS_BROKEN if is_glass else Kind.GRANT_APPROVED, grant, by, attempt)
+        return Granted(self.request, self.beneficiary, grant, by)
+
+    async def _extend(self, tx: Transaction, grant_id: str, by: tuple[Identity, ...], attempt: Attempt) -> Granted:
+        grant = await tx.grant(grant_id)
+        extended = await tx.extend_grant(grant_id, later_end(grant, self.request, attempt.now))
+        await tx.close_request(self.request.id, attempt.now)
+        attempt.concerns(extended)
+        told = notice.Extended(self.request.id, attempt.now, grant_id, extended.ends_at)
+        await tx.add_notice(told, attempt.now)
+        await self._write(tx, Kind.GRANT_EXTENDED, extended, by, attempt)
+        return Granted(self.request, self.beneficiary, extended, by)
+
+    def _reviewed(self, review: Review, missing: int) -> notice.Reviewed:
+        return notice.Reviewed(self.request.id, review.at, review.reviewer.id, review.verdict, missing)
+
+    async def _write(
+        self, tx: Transaction, kind: Kind, grant: Grant, by: tuple[Identity, ...], attempt: Attempt
+    ) -> None:
+        request = self.request
         await tx.append(
             attempt.event(
-                Kind.GRANT_APPROVED,
+                kind,
                 approved_by=", ".join(voter.display for voter in by),
                 until=grant.ends_at.isoformat(),
                 duration=spell(request.duration),
                 reason=request.reason,
                 crossing=request.crossing,
+                basis=basis_of(request).value,
+                asked_by=request.id if request.extends else None,
             )
         )
-        return Granted(request, self.beneficiary, grant, by)
+
+    async def _carried_out(self, tx: Transaction) -> Grant | None:
+        """The grant that this request has become already, or has made longer."""
+        if self.request.extends is None:
+            return await _existing(tx, grant_id_of(self.request))
+        return None if self.request.closed_at is None else await tx.grant(self.request.extends)
 
     def _granted_before(self, grant: Grant, mine: Review | None, reviews: Sequence[Review], now: datetime) -> Answer:
         if mine is None or not grant.is_live(now):
             raise Conflict(f"{self.request.id} was approved already, as {grant.id}.")
-        by = tuple(review.reviewer for review in reviews if review.reviewer.id in grant.approved_by)
+        approving = [review.reviewer for review in reviews if review.verdict is Verdict.APPROVE]
+        by = tuple(who for who in approving if self.request.extends or who.id in grant.approved_by)
         return Granted(self.request, self.beneficiary, grant, by)
 
     def _check_open(self, counted: Sequence[Review], now: datetime) -> None:
         # Asked before the votes are: enough of them may have come together by a policy that has changed since.
-        if now >= self.request.times_out_at:
+        if now >= self.request.times_out_at and self.request.withdrawn_at is None:
             raise Conflict(f"{self.request.id} is closed: nobody answered within {spell(REQUEST_LIFETIME)}.")
         standing = outcome(self.request, self.beneficiary, counted, now)
         if isinstance(standing, Closed):
@@ -166,7 +231,7 @@ class Ballot:
         return counted
 
 
-def _answer_of(reviewer: Identity, reviews: Sequence[Review]) -> Review | None:
+def answer_of(reviewer: Identity, reviews: Sequence[Review]) -> Review | None:
     """The same person's, under whatever alias."""
     return next((review for review in reviews if review.reviewer.is_same_person_as(reviewer)), None)
 
@@ -176,3 +241,51 @@ async def _existing(tx: Transaction, grant_id: str) -> Grant | None:
         return await tx.grant(grant_id)
     except NotFound:
         return None
+
+
+def grant_from(request: Request, by: tuple[Identity, ...], now: datetime) -> Grant:
+    """The grant that ``request`` becomes when it is approved ``now``.
+
+    Raises:
+        Conflict: what was agreed on is over, or it would begin outside the hours that a policy demands.
+    """
+    starts_at, ends_at = request.span(now)
+    for hours in request.demands.hours:
+        if not hours.holds(starts_at):
+            raise Conflict(f"Access begins here within {hours} only: approve it then.")
+        ends_at = min(ends_at, hours.close_after(starts_at))
+    if ends_at <= starts_at:
+        raise Conflict(f"{request.id} is closed: the time that was agreed on is over.")
+    return Grant(
+        id=grant_id_of(request),
+        request_id=request.id,
+        identity=request.beneficiary,
+        scope=request.scope,
+        targets=request.targets,
+        logins=request.logins,
+        actions=request.actions,
+        starts_at=starts_at,
+        ends_at=ends_at,
+        approved_by=tuple(voter.id for voter in by),
+        reason=request.reason,
+        crossing=request.crossing,
+        network=request.network,
+        basis=basis_of(request),
+    )
+
+
+def later_end(grant: Grant, extension: Request, now: datetime) -> datetime:
+    """When ``grant`` ends with ``extension``: so much later, as long as a new grant could last from now at most.
+
+    Raises:
+        Conflict: the grant is not live, or cannot last any longer.
+    """
+    stage = stage_of_grant(grant, now)
+    if stage is not Stage.GRANTED:
+        raise Conflict(f"{grant.id} cannot be extended: it is {stage}. Ask for a new one.")
+    longest = extension.demands.max_duration or MAX_DURATION
+    limits = [grant.ends_at + extension.duration, now + longest, grant.starts_at + MAX_DURATION]
+    limits += [hours.close_after(now) if hours.holds(now) else now for hours in extension.demands.hours]
+    if (end := min(limits)) <= grant.ends_at:
+        raise Conflict(f"{grant.id} lasts as long as it may already.")
+    return end

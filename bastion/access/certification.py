@@ -170,7 +170,9 @@ class Certification:
             for action in sorted(SSH_ACTIONS):
                 access = Access(identity, target.scope, target, login, action, place)
                 covering = [
-                    g for g in grants if g.covers(identity.id, target.scope, target.full_name, login, action, now)
+                    g
+                    for g in grants
+                    if g.covers(identity.id, target.scope, target.full_name, login, action, now, address=place.address)
                 ]
                 rulings = {g.id: self._policies.may_connect(access, g, now) for g in covering}
                 decision = decide(

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import chain
 from typing import assert_never
 
 from bastion.access.wish import Asked, strictest
 from bastion.core.errors import Refused
 from bastion.core.geofence import Outside, Place
-from bastion.core.grant import spell
+from bastion.core.grant import MAX_BREAK_GLASS, spell
 from bastion.core.identity import MFA, Identity
 from bastion.core.policy import Demands, NotPermitted, Permitted, Power, Ruling
-from bastion.core.target import Catalogue, Scope
+from bastion.core.target import Catalogue, Scope, printable
 from bastion.ports import Policies
+
+DEFAULT_BREAK_GLASS = timedelta(hours=1)
+"""Where the policies say nothing."""
 
 
 class Powers:
@@ -51,25 +56,29 @@ class Powers:
     def demands_of(self, beneficiary: Identity, asked: Asked, place: Place | None, now: datetime) -> Demands:
         """What the policies demand in return for ``asked``, for every target and login of it.
 
+        A crossing takes a permit of its own besides, with its own demands.
+
         Raises:
-            Refused: one of them is not permitted, or the duration or the beneficiary's last login is not enough.
+            Refused: one of them is not permitted, or what was asked or the beneficiary's last login is not enough.
         """
-        demands = []
-        for ruling in self._rulings(Power.REQUEST, beneficiary, asked, place, now):
-            match ruling:
-                case Permitted(_, demand):
-                    demands.append(demand)
-                case NotPermitted(reasons):
-                    raise Refused(" ".join(reasons))
-                case _:
-                    assert_never(ruling)
-        demanded = strictest(demands)
-        if demanded.max_duration is not None and asked.duration > demanded.max_duration:
-            raise Refused(
-                f"{spell(asked.duration)} is too long: here a grant lasts {spell(demanded.max_duration)} at most."
-            )
-        if demanded.mfa and MFA not in beneficiary.amr:
-            raise Refused(f"{beneficiary.display} has to log in with a second factor first: bastion login --mfa")
+        powers = (Power.REQUEST, Power.CROSS) if asked.crossing else (Power.REQUEST,)
+        rulings = (self._rulings(power, beneficiary, asked, place, now) for power in powers)
+        demanded = strictest(_permitted(chain.from_iterable(rulings)))
+        check_demands(demanded, beneficiary, asked, now)
+        return demanded
+
+    def demands_of_break_glass(self, actor: Identity, asked: Asked, place: Place | None, now: datetime) -> Demands:
+        """What the policies demand of opening ``asked`` at once. Without `max_duration` it is `DEFAULT_BREAK_GLASS`.
+
+        Raises:
+            Refused: one of them is not permitted, or what was asked or the actor's last login is not enough.
+        """
+        powers = (Power.BREAK_GLASS, Power.CROSS) if asked.crossing else (Power.BREAK_GLASS,)
+        rulings = (self._rulings(power, actor, asked, place, now) for power in powers)
+        demanded = strictest(_permitted(chain.from_iterable(rulings)))
+        longest = min(demanded.max_duration or DEFAULT_BREAK_GLASS, MAX_BREAK_GLASS)
+        demanded = replace(demanded, max_duration=longest, automatic=False)
+        check_demands(demanded, actor, asked, now)
         return demanded
 
     def objection_to_review(self, reviewer: Identity, asked: Asked, place: Place | None, now: datetime) -> str | None:
@@ -99,3 +108,49 @@ class Powers:
         for target in asked.targets:
             for login in asked.logins:
                 yield self._policies.may(power, identity, place, now, target=target, login=login)
+
+
+def check_demands(demands: Demands, beneficiary: Identity, asked: Asked, now: datetime) -> None:
+    """That ``asked`` gives what is demanded of it, apart from the answers of others.
+
+    Raises:
+        Refused: it does not; the sentence says what is missing.
+    """
+    if demands.max_duration is not None and asked.duration > demands.max_duration:
+        raise Refused(f"{spell(asked.duration)} is too long: here a grant lasts {spell(demands.max_duration)} at most.")
+    if demands.mfa and MFA not in beneficiary.amr:
+        raise Refused(f"{beneficiary.display} has to log in with a second factor first: bastion login --mfa")
+    if len(asked.reason) < demands.min_reason:
+        raise Refused(f"The reason is too short: here it takes {demands.min_reason} characters at least.")
+    ticket_of(demands, asked)
+    for hours in demands.hours:
+        if not hours.holds(asked.starts_at or now):
+            raise Refused(f"Access begins here within {hours} only.")
+
+
+def ticket_of(demands: Demands, asked: Asked) -> str:
+    """The ticket that ``asked`` is for: the one that was named, else where one is demanded the first in the reason.
+
+    Raises:
+        Refused: one is demanded, and none that fits is there.
+    """
+    wanted = " and ".join(sorted(map(str, demands.tickets)))
+    if asked.ticket:
+        if not all(pattern.matches(asked.ticket) for pattern in demands.tickets):
+            raise Refused(f"The ticket {printable(asked.ticket, 40)} is not one of {wanted}.")
+        return asked.ticket
+    found = [pattern.find(asked.reason) for pattern in demands.tickets]
+    if None in found or len(set(found)) > 1:
+        raise Refused(f"Name the ticket that this is for, written like {wanted}.")
+    return found[0] or "" if found else ""
+
+
+def _permitted(rulings: Iterable[Ruling]) -> Iterator[Demands]:
+    for ruling in rulings:
+        match ruling:
+            case Permitted(_, demand):
+                yield demand
+            case NotPermitted(reasons):
+                raise Refused(" ".join(reasons))
+            case _:
+                assert_never(ruling)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
@@ -149,6 +149,8 @@ class Supervision:
             if grant.revoked_at is not None:
                 watched.cut(End.REVOKED)
                 return
+            if grant.ends_at > watched.session.until:
+                watched.session = replace(watched.session, until=grant.ends_at)
             decision = await self._admission.still_allowed(watched.session)
         except NotFound:
             watched.cut(End.REVOKED)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 
+from bastion.core import policy
 from bastion.core.errors import NotFound, Refused
-from bastion.core.grant import Request, check_duration, check_reason
+from bastion.core.geofence import Network
+from bastion.core.grant import MIN_APPROVALS, Request, check_duration, check_reason, parse_duration, spell
 from bastion.core.policy import SSH_ACTIONS, Action, Demands
 from bastion.core.target import LOGIN, Catalogue, Scope, Target, printable
+from bastion.core.ticket import MAX_TICKET
+
+MAX_AHEAD = timedelta(days=30)
+"""Until an agreed start."""
 
 MAX_NAMES = 20
 """Targets, and logins, of one request: each pair is one question to the policies."""
@@ -25,6 +32,12 @@ class Wish:
     reason: str
     crossing: bool = False
     actions: frozenset[Action] = SSH_ACTIONS
+    starts_at: datetime | None = None
+    """An agreed start; without one the clock starts with the approval."""
+    network: Network | None = None
+    """Narrows from where it may be used."""
+    ticket: str = ""
+    """May be left to the reason, where it is found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +51,9 @@ class Asked:
     reason: str
     crossing: bool
     actions: frozenset[Action]
+    starts_at: datetime | None = None
+    network: Network | None = None
+    ticket: str = ""
 
 
 def resolve(wish: Wish, catalogue: Catalogue) -> Asked:
@@ -56,7 +72,20 @@ def resolve(wish: Wish, catalogue: Catalogue) -> Asked:
     for target in targets:
         for login in logins:
             _check_login(target, login)
-    return Asked(_one_scope(targets), targets, logins, duration, reason, wish.crossing, wish.actions)
+    if not wish.actions:
+        raise Refused("Name at least one action, or leave them out to ask for all.")
+    return Asked(
+        scope=_one_scope(targets),
+        targets=targets,
+        logins=logins,
+        duration=duration,
+        reason=reason,
+        crossing=wish.crossing,
+        actions=wish.actions,
+        starts_at=wish.starts_at,
+        network=wish.network,
+        ticket=check_ticket(wish.ticket),
+    )
 
 
 def recall(request: Request, catalogue: Catalogue) -> Asked:
@@ -72,6 +101,9 @@ def recall(request: Request, catalogue: Catalogue) -> Asked:
         reason=request.reason,
         crossing=request.crossing,
         actions=request.actions,
+        starts_at=request.starts_at,
+        network=request.network,
+        ticket=request.ticket,
     )
     missing = [name for name in wish.targets if name not in catalogue.targets]
     if missing:
@@ -83,22 +115,81 @@ def strictest(demands: Iterable[Demands]) -> Demands:
     """Everything that any of ``demands`` asks for. At least one approval is always needed (law 10).
 
     Raises:
-        Refused: they name reviewers that no group is common to. No groups at all would leave it to anybody, so this
-            must not become the empty set.
+        Refused: they name reviewers that no group is common to.
     """
-    approvals, mfa = 1, False
-    longest: timedelta | None = None
-    reviewers: frozenset[str] = frozenset()
-    for demand in demands:
-        approvals, mfa = max(approvals, demand.approvals), mfa or demand.mfa
-        if demand.max_duration is not None:
-            longest = demand.max_duration if longest is None else min(longest, demand.max_duration)
-        if demand.reviewers:
-            common = reviewers & demand.reviewers if reviewers else demand.reviewers
-            if not common:
-                raise Refused("These need different reviewers: ask for each target and login by itself.")
-            reviewers = common
-    return Demands(approvals, reviewers, longest, mfa)
+    found = policy.strictest(demands)
+    if found is None:
+        raise Refused("These need different reviewers: ask for each target and login by itself.")
+    return replace(found, approvals=max(found.approvals, MIN_APPROVALS))
+
+
+def parse_start(text: str, now: datetime) -> datetime:
+    """Read an agreed start: ``in 2h``, or an instant with its offset, ``2026-03-02T09:00Z``.
+
+    Raises:
+        Refused: it is not written so, has passed, or is more than `MAX_AHEAD` away.
+    """
+    words = text.strip()
+    if words.lower().startswith("in "):
+        return now + parse_duration(words[3:])
+    try:
+        moment = datetime.fromisoformat(words)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise Refused(f"{printable(words, 40)!r} is not a start. Write it like 2026-03-02T09:00Z, or: in 2h")
+    return check_start(moment.astimezone(UTC), now)
+
+
+def check_start(moment: datetime, now: datetime) -> datetime:
+    """``moment`` itself, when a grant can be agreed to begin then.
+
+    Raises:
+        Refused: it has passed, or is more than `MAX_AHEAD` away.
+    """
+    if not now <= moment <= now + MAX_AHEAD:
+        raise Refused(f"A start is at most {spell(MAX_AHEAD)} ahead, and not in the past.")
+    return moment
+
+
+def parse_network(text: str) -> Network:
+    """Read ``192.0.2.0/24`` or one address.
+
+    Raises:
+        Refused: it is neither, or is every address there is.
+    """
+    try:
+        network = ip_network(text.strip())
+    except ValueError:
+        raise Refused(f"{printable(text, 60)!r} is not a network. Write it like 192.0.2.0/24.") from None
+    if network.prefixlen == 0:
+        raise Refused("Every address is no network: leave it out.")
+    return network
+
+
+def parse_actions(names: Iterable[str]) -> frozenset[Action]:
+    """Read ``ssh:exec`` and its like.
+
+    Raises:
+        Refused: one is not an action; the sentence has all that are.
+    """
+    known = {action.value: action for action in Action}
+    wanted = tuple(names)
+    if unknown := [name for name in wanted if name not in known]:
+        raise Refused(f"{printable(unknown[0], 40)!r} is not an action; there are: {', '.join(sorted(known))}.")
+    return frozenset(known[name] for name in wanted)
+
+
+def check_ticket(text: str) -> str:
+    """The name of a ticket without space around it; none is empty.
+
+    Raises:
+        Refused: it is too long, or more than one word.
+    """
+    ticket = text.strip()
+    if len(ticket) > MAX_TICKET or not ticket.isprintable() or " " in ticket:
+        raise Refused(f"{printable(ticket, 40)!r} cannot be the name of a ticket.")
+    return ticket
 
 
 def _check_count(names: tuple[str, ...], what: str) -> None:

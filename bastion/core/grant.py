@@ -85,6 +85,15 @@ def check_reason(text: str) -> str:
     return reason
 
 
+def check_note(text: str) -> str:
+    """A remark on an answer, which may be empty.
+
+    Raises:
+        Refused: it is too long, or has control characters.
+    """
+    return check_reason(text) if text.strip() else ""
+
+
 class Basis(StrEnum):
     """Why there is a grant."""
 
@@ -125,8 +134,8 @@ class Request:
     ticket: str = ""
     extends: str | None = None
     break_glass: bool = False
-    acknowledged_at: datetime | None = None
-    """When people had answered for a break-glass."""
+    closed_at: datetime | None = None
+    """When people had answered for a break-glass, or more time was given; a grant of its own closes others."""
     beside: frozenset[str] = frozenset()
 
     @property

@@ -6,7 +6,7 @@ it says.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -69,6 +69,34 @@ class Demands:
     """A ticket that every one of them matches must be named."""
     hours: frozenset[Hours] = frozenset()
     """A grant begins within every one of them, and ends when the first of them does."""
+
+
+def strictest(demands: Iterable[Demands]) -> Demands | None:
+    """What satisfies every one of ``demands``, or None when nobody could; of none it is the least there is.
+
+    Two that name reviewers with no group in common are the case of None: the empty intersection must not become "no
+    group named", which would leave it to anybody who may review.
+    """
+    result: Demands | None = None
+    for each in demands:
+        if result is None:
+            result = each
+            continue
+        reviewers = result.reviewers or each.reviewers
+        if each.reviewers and not (reviewers := reviewers & each.reviewers):
+            return None
+        durations = [d for d in (result.max_duration, each.max_duration) if d is not None]
+        result = Demands(
+            approvals=max(result.approvals, each.approvals),
+            reviewers=reviewers,
+            max_duration=min(durations, default=None),
+            mfa=result.mfa or each.mfa,
+            automatic=result.automatic and each.automatic,
+            min_reason=max(result.min_reason, each.min_reason),
+            tickets=result.tickets | each.tickets,
+            hours=result.hours | each.hours,
+        )
+    return Demands() if result is None else result
 
 
 @dataclass(frozen=True, slots=True)

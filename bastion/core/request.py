@@ -42,6 +42,8 @@ class Stage(StrEnum):
     ENDED = "ended"
     """Revoked, or given back."""
     EXPIRED = "expired"
+    DONE = "done"
+    """More time was given, which is all that an extension asks for."""
     REFUSED = "refused"
     WITHDRAWN = "withdrawn"
     TIMED_OUT = "timed out"
@@ -62,6 +64,7 @@ STEPS: dict[Stage, frozenset[Step]] = {
     Stage.GRANTED: frozenset({Step.EXTEND, Step.END}),
     Stage.ENDED: frozenset(),
     Stage.EXPIRED: frozenset(),
+    Stage.DONE: frozenset(),
     Stage.REFUSED: frozenset(),
     Stage.WITHDRAWN: frozenset(),
     Stage.TIMED_OUT: frozenset(),
@@ -86,6 +89,8 @@ class Life:
             return stage_of_grant(self.grant, now)
         if self.request.withdrawn_at is not None:
             return Stage.WITHDRAWN
+        if self.request.closed_at is not None:
+            return Stage.DONE
         standing = outcome(self.request, self.beneficiary, self.reviews, now)
         match standing:
             case Approved() if now >= self.request.times_out_at:

@@ -11,14 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bastion.adapters.policy import CedarPolicies, demands, schema_text
+from bastion.adapters.policy import CedarPolicies, schema_text
 from bastion.adapters.policy.statements import split
 from bastion.core.errors import ConfigError
 from bastion.core.geofence import Fence, Place, parse_address
 from bastion.core.grant import Grant
+from bastion.core.hours import Hours
 from bastion.core.identity import Identity, IdentityId, IdentityKind
-from bastion.core.policy import SSH_ACTIONS, Access, Action, Demands, NotPermitted, Permitted, Power, Ruling
+from bastion.core.policy import SSH_ACTIONS, STEP_UP, Access, Action, Demands, NotPermitted, Permitted, Power, Ruling
+from bastion.core.policy import strictest as strictest_of
 from bastion.core.target import Catalogue, Environment, Region, Scope, Target, catalogue_of
+from bastion.core.ticket import TicketPattern
 from tests.site import EXAMPLE
 
 POLICY = (EXAMPLE / "policy.cedar").read_text()
@@ -406,20 +409,77 @@ _DEMANDS = st.builds(
     reviewers=st.frozensets(st.sampled_from(["sre", "leads", "owners"])),
     max_duration=st.none() | st.timedeltas(timedelta(minutes=1), timedelta(days=30)),
     mfa=st.booleans(),
+    automatic=st.booleans(),
+    min_reason=st.integers(0, 200),
+    tickets=st.frozensets(st.sampled_from([TicketPattern("[A-Z]+-[0-9]+"), TicketPattern("OPS-[0-9]+")])),
+    hours=st.frozensets(st.just(Hours.parse("Mon-Fri 08:00-18:00 Europe/Berlin"))),
 )
 
 
 @given(st.lists(_DEMANDS, max_size=4))
 def test_the_strictest_is_never_looser_than_any(each: list[Demands]) -> None:
-    strictest = demands.strictest(each)
+    strictest = strictest_of(each)
     for one in each if strictest is not None else ():
         assert strictest is not None
+        assert strictest.automatic <= one.automatic
+        assert strictest.min_reason >= one.min_reason
+        assert strictest.tickets >= one.tickets
+        assert strictest.hours >= one.hours
         assert strictest.approvals >= one.approvals
         assert strictest.mfa >= one.mfa
         assert not one.reviewers or (strictest.reviewers and strictest.reviewers <= one.reviewers)
         assert one.max_duration is None or (strictest.max_duration or timedelta.max) <= one.max_duration
     if strictest is None:
         assert not frozenset.intersection(*(one.reviewers for one in each if one.reviewers))
+
+
+ASKING = 'permit (principal in Group::"contractors", action == Action::"request", resource);'
+
+
+def test_a_permit_says_what_it_asks_of_a_request(catalogue: Catalogue) -> None:
+    text = f"""{TEMPLATE}
+        @id("a") @reason("required, 20") @ticket("[A-Z]+-[0-9]+") @hours("Mon-Fri 08:00-18:00 Europe/Berlin") {ASKING}
+        @id("b") @reason("required") @ticket("OPS-[0-9]+") {ASKING}"""
+    ruling = CedarPolicies(text, catalogue).may(Power.REQUEST, CARLA, None, NOW, target=WEB)
+    assert isinstance(ruling, Permitted)
+    assert ruling.demands == Demands(
+        min_reason=20,
+        tickets=frozenset({TicketPattern("[A-Z]+-[0-9]+"), TicketPattern("OPS-[0-9]+")}),
+        hours=frozenset({Hours.parse("Mon-Fri 08:00-18:00 Europe/Berlin")}),
+    )
+
+
+def test_a_policy_answers_by_itself_only_when_every_permit_says_so(catalogue: Catalogue) -> None:
+    auto = f'{TEMPLATE} @id("a") @auto("true") {ASKING}'
+    for text, automatic in ((auto, True), (f'{auto} @id("b") @approvals("1") {ASKING}', False)):
+        ruling = CedarPolicies(text, catalogue).may(Power.REQUEST, CARLA, None, NOW, target=WEB)
+        assert isinstance(ruling, Permitted)
+        assert ruling.demands.automatic is automatic
+
+
+@pytest.mark.parametrize(
+    ("annotation", "sentence"),
+    [
+        ('@auto("false")', '@auto("false") must be @auto("true"), or be left out'),
+        ('@auto("true") @approvals("1")', "@approvals(…) has no effect beside @auto: nobody is asked"),
+        ('@reason("201")', '@reason("201"): must be "required"'),
+        ('@reason("required, 999")', '@reason("required, 999"): must be "required"'),
+        ('@ticket("(a+)+")', "is not a ticket pattern"),
+        ('@ticket("a*a*a*a*")', "repeats more than 3 parts"),
+        ('@hours("Mon-Fri 18:00-08:00 Europe/Berlin")', "are not hours of one day"),
+        ('@hours("Mon-Fri 08:00-18:00 Europe/Berln")', "there is no time zone 'Europe/Berln'"),
+    ],
+    ids=lambda value: value[:24],
+)
+def test_a_demand_that_cannot_be_read_is_a_mistake(catalogue: Catalogue, annotation: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        CedarPolicies(f'{TEMPLATE} @id("a") {annotation} {ASKING}', catalogue)
+    assert sentence in str(caught.value)
+
+
+def test_a_break_glass_is_never_automatic(catalogue: Catalogue) -> None:
+    with pytest.raises(ConfigError, match="has no effect on break_glass"):
+        CedarPolicies(f'{TEMPLATE} @id("a") @auto("true") permit (principal, action, resource);', catalogue)
 
 
 # --------------------------------------------------------------------------------------------------------- mistakes
@@ -513,7 +573,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "annotation that nobody reads": (
         '@id("sre-review")',
         '@id("sre-review") @mfa("required")',
-        ['17: @mfa(…) has no effect here; it is read on permits of Action::"request" only'],
+        ['17: @mfa(…) has no effect here; it is read on permits of request, cross and break_glass only'],
     ),
     "no approvals": (
         '@approvals("2")',
@@ -528,7 +588,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "no reviewers": (
         '@reviewers("sre")\n@max_duration("2h")',
         '@reviewers("")\n@max_duration("2h")',
-        ['13: @reviewers("") must be names of groups with commas between them'],
+        ['13: @reviewers(""): must be names of groups with commas between them'],
     ),
     "no duration": (
         '@max_duration("8h")',
@@ -629,3 +689,46 @@ def test_whatever_the_text_it_is_read_or_refused_with_a_line(text: str) -> None:
     with pytest.raises(ConfigError) as caught:  # none of it can have the template
         CedarPolicies(text, make_catalogue())
     assert all(problem.startswith("policy.cedar:") for problem in caught.value.problems)
+
+
+# ------------------------------------------------------------------------------------------------------------ step-up
+
+
+SHORT_LIVED = (
+    TEMPLATE
+    + """
+@id("fresh-and-strong") forbid (principal, action in Action::"connect", resource)
+when { !context.mfa || context.authenticated_age > duration("10m") };
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("mfa", "logged_in", "refused"),
+    [
+        (False, timedelta(), True),
+        (True, timedelta(minutes=11), True),
+        (False, timedelta(hours=1), True),
+        (True, timedelta(minutes=9), False),
+    ],
+    ids=["no second factor", "too long ago", "neither", "strong and fresh"],
+)
+def test_what_only_lacks_a_fresh_and_strong_login_is_told_so(mfa: bool, logged_in: timedelta, refused: bool) -> None:
+    ruling = ask(SHORT_LIVED, wish(somebody("contractors", mfa=mfa, logged_in=logged_in)))
+    assert isinstance(ruling, NotPermitted) == refused
+    if isinstance(ruling, NotPermitted):
+        assert ruling.reasons == ("Forbidden by policy fresh-and-strong.", STEP_UP)
+
+
+def test_what_a_step_up_would_not_open_does_not_ask_for_one() -> None:
+    both = SHORT_LIVED + 'forbid (principal, action in Action::"connect", resource) when { resource.login == "root" };'
+    ruling = ask(both, wish(login="root"))
+    assert isinstance(ruling, NotPermitted)
+    assert STEP_UP not in ruling.reasons
+
+
+def test_a_request_that_only_lacks_a_second_factor_is_told_so(catalogue: Catalogue) -> None:
+    text = TEMPLATE + 'permit (principal, action == Action::"request", resource) when { context.mfa };'
+    ruling = CedarPolicies(text, catalogue).may(Power.REQUEST, CARLA, BERLIN, NOW, target=WEB, login="deploy")
+    assert isinstance(ruling, NotPermitted)
+    assert ruling.reasons[-1] == STEP_UP

@@ -115,7 +115,7 @@ FULL_REQUEST = Request(
     ticket="OPS-1",
     extends="g-other",
     break_glass=True,
-    acknowledged_at=NOW + timedelta(microseconds=2),
+    closed_at=NOW + timedelta(microseconds=2),
     beside=frozenset({"staging", "dev"}),
 )
 EMPTY_REQUEST = replace(request("r-empty"), targets=frozenset(), logins=frozenset(), actions=frozenset(), reason="")
@@ -489,8 +489,8 @@ async def test_a_break_glass_is_owed_until_it_is_answered_for(store: SqlStore) -
         await tx.add_request(request("r-2"))
     assert [one.id for one in await store.broken_glass()] == ["r-1"]
     async with store.transaction() as tx:
-        await tx.acknowledge_request("r-1", NOW)
-        assert (await tx.acknowledge_request("r-1", NOW + HOUR)).acknowledged_at == NOW
+        await tx.close_request("r-1", NOW)
+        assert (await tx.close_request("r-1", NOW + HOUR)).closed_at == NOW
     assert await store.broken_glass() == []
 
 

@@ -1,21 +1,32 @@
-"""What a permit demands in return, written as annotations, and what several demands come to."""
+"""What a permit demands in return, written as annotations."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import TypeVar
 
 from bastion.core.errors import Refused
 from bastion.core.grant import parse_duration
+from bastion.core.hours import Hours
 from bastion.core.policy import Demands
+from bastion.core.ticket import TicketPattern
 
-KNOWN = frozenset({"approvals", "reviewers", "max_duration", "mfa"})
-"""Read on permits of ``request``."""
+T = TypeVar("T")
+
+KNOWN = frozenset({"approvals", "reviewers", "max_duration", "mfa", "auto", "reason", "ticket", "hours"})
+"""Read on permits of ``request``, ``cross`` and ``break_glass``."""
 
 MAX_APPROVALS = 9
 """A two-digit number is a typing mistake: nobody finds ten reviewers in the time a grant lasts."""
 
+_REASON = re.compile(r"required(?:, *(\d{1,3}))?", re.ASCII)
 _APPROVALS = re.compile(rf"[1-{MAX_APPROVALS}]")
+
+
+MIN_REASON = range(1, 201)
+"""Characters that a policy may ask of a reason."""
 
 
 def read(annotations: Mapping[str, str]) -> Demands:
@@ -24,42 +35,57 @@ def read(annotations: Mapping[str, str]) -> Demands:
     Raises:
         ValueError: an annotation cannot be read; the sentence names it.
     """
-    approvals = annotations.get("approvals", "1")
-    if not _APPROVALS.fullmatch(approvals):
-        raise ValueError(f'@approvals("{approvals}") must be a number from 1 to {MAX_APPROVALS}')
+    if "auto" in annotations and annotations["auto"] != "true":
+        raise ValueError(f'@auto("{annotations["auto"]}") must be @auto("true"), or be left out')
+    if "auto" in annotations and (idle := sorted({"approvals", "reviewers"} & annotations.keys())):
+        raise ValueError(f"@{idle[0]}(…) has no effect beside @auto: nobody is asked")
     mfa = annotations.get("mfa")
     if mfa not in (None, "required"):
         raise ValueError(f'@mfa("{mfa}") must be @mfa("required"), or be left out')
-    reviewers: frozenset[str] = frozenset()
-    if (groups := annotations.get("reviewers")) is not None:
-        reviewers = frozenset(group.strip() for group in groups.split(","))
-        if "" in reviewers:
-            raise ValueError(f'@reviewers("{groups}") must be names of groups with commas between them')
-    max_duration = None
-    if (duration := annotations.get("max_duration")) is not None:
-        try:
-            max_duration = parse_duration(duration)
-        except Refused as refused:
-            raise ValueError(f'@max_duration("{duration}"): {refused.public}') from None
-    return Demands(int(approvals), reviewers, max_duration, mfa is not None)
+    return Demands(
+        approvals=_approvals(annotations.get("approvals", "1")),
+        reviewers=_read("reviewers", annotations, _groups, frozenset()),
+        max_duration=_read("max_duration", annotations, _duration, None),
+        mfa=mfa is not None,
+        automatic="auto" in annotations,
+        min_reason=_read("reason", annotations, _characters, 0),
+        tickets=_read("ticket", annotations, lambda text: frozenset({TicketPattern.parse(text)}), frozenset()),
+        hours=_read("hours", annotations, lambda text: frozenset({Hours.parse(text)}), frozenset()),
+    )
 
 
-def strictest(demands: Iterable[Demands]) -> Demands | None:
-    """What satisfies every one of ``demands``, or None when nobody could.
+def _read(name: str, annotations: Mapping[str, str], parse: Callable[[str], T], absent: T) -> T:
+    if (text := annotations.get(name)) is None:
+        return absent
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ValueError(f'@{name}("{text}"): {error}') from None
 
-    Two permits that name reviewers with no group in common are the case of None: the empty intersection must not
-    become "no group named", which would leave it to anybody who may review.
-    """
-    result = Demands()
-    for each in demands:
-        reviewers = result.reviewers or each.reviewers
-        if each.reviewers and not (reviewers := reviewers & each.reviewers):
-            return None
-        durations = [d for d in (result.max_duration, each.max_duration) if d is not None]
-        result = Demands(
-            approvals=max(result.approvals, each.approvals),
-            reviewers=reviewers,
-            max_duration=min(durations, default=None),
-            mfa=result.mfa or each.mfa,
-        )
-    return result
+
+def _approvals(text: str) -> int:
+    if not _APPROVALS.fullmatch(text):
+        raise ValueError(f'@approvals("{text}") must be a number from 1 to {MAX_APPROVALS}')
+    return int(text)
+
+
+def _groups(text: str) -> frozenset[str]:
+    groups = frozenset(group.strip() for group in text.split(","))
+    if "" in groups:
+        raise ValueError("must be names of groups with commas between them")
+    return groups
+
+
+def _duration(text: str) -> timedelta:
+    try:
+        return parse_duration(text)
+    except Refused as refused:
+        raise ValueError(refused.public) from None
+
+
+def _characters(text: str) -> int:
+    """``required``, or how many characters at least; without it a reason is required, too, but may be one word."""
+    match = _REASON.fullmatch(text)
+    if match is None or int(match[1] or "1") not in MIN_REASON:
+        raise ValueError(f'must be "required", or with a length up to {MIN_REASON.stop - 1}: "required, 20"')
+    return int(match[1] or "1")

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import cedarpy
 
-from bastion.adapters.policy import demands, facts, nearmiss
+from bastion.adapters.policy import facts, nearmiss
 from bastion.adapters.policy.facts import Json
 from bastion.adapters.policy.rules import TEMPLATE, Rule, read
 from bastion.adapters.policy.schema import schema
 from bastion.core.geofence import Place
 from bastion.core.grant import Grant
 from bastion.core.identity import Identity
-from bastion.core.policy import Access, NotPermitted, Permitted, Power, Ruling
+from bastion.core.policy import STEP_UP, Access, NotPermitted, Permitted, Power, Ruling, strictest
 from bastion.core.target import Catalogue, Scope, Target, printable
 
 _NUMBERED = re.compile(r"`(policy\d+)`")
@@ -71,7 +71,13 @@ class CedarPolicies:
             return unknown
         target = access.target
         shortfall = grant.shortfall(
-            access.identity.id, target.scope, target.full_name, access.login, access.action, now
+            access.identity.id,
+            target.scope,
+            target.full_name,
+            access.login,
+            access.action,
+            now,
+            address=access.place.address,
         )
         if shortfall is not None:
             return NotPermitted((f"Grant {grant.id} {shortfall}.",))
@@ -134,12 +140,13 @@ class CedarPolicies:
         reasons = answer.diagnostics.reasons
         ids = tuple(sorted(self._rules[reason].id if reason in self._rules else reason for reason in reasons))
         if answer.decision is not cedarpy.Decision.Allow:
-            return self._denial(question, ids)
-        strictest = demands.strictest(self._rules[reason].demands for reason in reasons if reason in self._rules)
-        if strictest is None:
+            denial = self._denial(question, ids)
+            return NotPermitted((*denial.reasons, STEP_UP)) if self._would_a_step_up_do(question, policies) else denial
+        demands = strictest(self._rules[reason].demands for reason in reasons if reason in self._rules)
+        if demands is None:
             both = " and ".join(ids)
             return NotPermitted((f"Policies {both} ask for reviewers of different groups, so nobody can review it.",))
-        return Permitted(ids, strictest)
+        return Permitted(ids, demands)
 
     def _linked(self, grant: Grant, resource: facts.Resource) -> cedarpy.PolicySet:
         slots = {"?principal": facts.identity_uid(grant.identity), "?resource": resource.uid}
@@ -155,6 +162,14 @@ class CedarPolicies:
             "context": question.context,
         }
         return cedarpy.is_authorized(request, policies, entities, schema())
+
+    def _would_a_step_up_do(self, question: _Question, policies: cedarpy.PolicySet) -> bool:
+        """Whether it would be permitted to somebody who had just logged in with several factors."""
+        stepped_up = facts.stepped_up(question.context)
+        if stepped_up == question.context:
+            return False
+        answer = self._answer(replace(question, context=stepped_up), policies)
+        return answer.decision is cedarpy.Decision.Allow and not answer.diagnostics.errors
 
     def _denial(self, question: _Question, forbids: tuple[str, ...]) -> NotPermitted:
         if forbids:

@@ -106,6 +106,11 @@ def moment(identity: Identity, place: Place | None, now: datetime) -> Json:
     return context
 
 
+def stepped_up(context: Json) -> Json:
+    """The same context after a login that was made this moment, with several factors."""
+    return context | {"mfa": True, "authenticated_age": _extension("duration", "0s")}
+
+
 def encode(entities: list[Json]) -> str:
     """The engine's JSON form of entities."""
     return json.dumps(entities)

@@ -32,7 +32,8 @@ _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 _REMARKS = frozenset({"id", "description"})
 _FOLLOW_UP = "unable to find an applicable action given the policy scope constraints"
-_REQUEST = pst.EntityUid(pst.EntityType("Action"), "request")
+_BREAK_GLASS = pst.EntityUid(pst.EntityType("Action"), "break_glass")
+_DEMANDING = (*(pst.EntityUid(pst.EntityType("Action"), name) for name in ("request", "cross")), _BREAK_GLASS)
 _CONNECT = pst.EntityUid(pst.EntityType("Action"), "connect")
 
 
@@ -181,8 +182,12 @@ def _demands(body: pst.Template) -> Demands:
     for name in sorted(body.annotations.keys() - _REMARKS):
         if name not in demands.KNOWN:
             raise ValueError(f"@{name}(…) is not a known annotation{_closest(name, demands.KNOWN | _REMARKS, '@')}")
-        if body.effect != "permit" or not _concerns(body.action, _REQUEST):
-            raise ValueError(f'@{name}(…) has no effect here; it is read on permits of Action::"request" only')
+        if body.effect != "permit" or not any(_concerns(body.action, action) for action in _DEMANDING):
+            raise ValueError(
+                f'@{name}(…) has no effect here; it is read on permits of request, cross and break_glass only'
+            )
+        if name == "auto" and _concerns(body.action, _BREAK_GLASS):
+            raise ValueError("@auto(…) has no effect on break_glass, which opens at once and is reviewed afterwards")
     return demands.read(body.annotations)
 
 

@@ -69,12 +69,13 @@ def request(request_id: str) -> Query:
 def waiting_requests(asked_after: datetime) -> Query:
     granted = exists().where(grants.c.request_id == requests.c.id)
     refused = exists().where(reviews.c.request_id == requests.c.id, reviews.c.verdict == Verdict.REFUSE.value)
-    waiting = and_(requests.c.asked_at > asked_after, requests.c.withdrawn_at.is_(None), ~granted, ~refused)
+    unended = and_(requests.c.withdrawn_at.is_(None), requests.c.closed_at.is_(None))
+    waiting = and_(requests.c.asked_at > asked_after, unended, ~granted, ~refused)
     return select(requests).where(waiting).order_by(requests.c.asked_at, requests.c.id)
 
 
 def broken_glass(limit: int = 100) -> Query:
-    owed = and_(requests.c.break_glass.is_(True), requests.c.acknowledged_at.is_(None))
+    owed = and_(requests.c.break_glass.is_(True), requests.c.closed_at.is_(None))
     return select(requests).where(owed).order_by(requests.c.asked_at, requests.c.id).limit(limit)
 
 

@@ -115,7 +115,7 @@ def request_values(request: Request) -> Values:
         "ticket": request.ticket,
         "extends": request.extends,
         "break_glass": request.break_glass,
-        "acknowledged_at": request.acknowledged_at,
+        "closed_at": request.closed_at,
         "beside": request.beside,
     }
 
@@ -149,7 +149,7 @@ def read_request(row: Row[Any]) -> Request:
         ticket=row.ticket,
         extends=row.extends,
         break_glass=row.break_glass,
-        acknowledged_at=row.acknowledged_at,
+        closed_at=row.closed_at,
         beside=row.beside,
     )
 

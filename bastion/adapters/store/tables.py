@@ -119,10 +119,10 @@ requests = Table(
     _text("ticket"),
     _text("extends", nullable=True),
     Column("break_glass", Boolean, nullable=False),
-    _instant("acknowledged_at", nullable=True),
+    _instant("closed_at", nullable=True),
     Column("beside", Names, nullable=False),
     Index(None, "asked_at"),
-    Index(None, "break_glass", "acknowledged_at"),
+    Index(None, "break_glass", "closed_at"),
 )
 
 reviews = Table(

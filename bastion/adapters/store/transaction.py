@@ -81,8 +81,8 @@ class SqlTransaction:
     async def withdraw_request(self, request_id: str, at: datetime) -> Request:
         return await self._mark_request(request_id, requests.c.withdrawn_at, at)
 
-    async def acknowledge_request(self, request_id: str, at: datetime) -> Request:
-        return await self._mark_request(request_id, requests.c.acknowledged_at, at)
+    async def close_request(self, request_id: str, at: datetime) -> Request:
+        return await self._mark_request(request_id, requests.c.closed_at, at)
 
     async def add_review(self, review: Review) -> None:
         await self._add(reviews, review_values(review), "You have answered this request already.")

@@ -22,10 +22,10 @@ def upgrade() -> None:
         ("starts_at", sa.BigInteger),
         ("network", sa.Text),
         ("extends", sa.Text),
-        ("acknowledged_at", sa.BigInteger),
+        ("closed_at", sa.BigInteger),
     ):
         op.add_column("requests", sa.Column(name, kind))
-    op.create_index("ix_requests_break_glass_acknowledged_at", "requests", ["break_glass", "acknowledged_at"])
+    op.create_index("ix_requests_break_glass_closed_at", "requests", ["break_glass", "closed_at"])
     _add("reviews", "note", sa.Text, "")
     op.add_column("grants", sa.Column("network", sa.Text))
     _add("grants", "basis", sa.Text, "reviewed")
