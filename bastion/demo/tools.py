@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import random
 import shutil
 import socket
 from collections.abc import Iterator
@@ -12,6 +14,10 @@ from bastion.core.errors import BastionError
 
 UNPACKED = Path(__file__).resolve().parents[2] / ".tools"
 """Where ``make tools`` unpacks what the machine lacks; nothing is there in an installed package."""
+
+
+PORTS = range(10_000, 32_000)
+ATTEMPTS = 100
 
 
 class MissingTool(BastionError):
@@ -62,11 +68,24 @@ def tool_environment() -> dict[str, str]:
 
 
 def free_port(address: str = "127.0.0.1") -> int:
-    """A TCP port on ``address`` that nobody listens on now. Somebody may take it before you do: try again then."""
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
-        probe.bind((address, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port on ``address`` that nobody listens on now. Somebody may take it before you do: try again then.
+
+    It is below the range that the kernel gives to outgoing connections, which would take it soonest (ip(7),
+    ip_local_port_range).
+
+    Raises:
+        OSError: there was none among many tried.
+    """
+    for port in random.sample(PORTS, ATTEMPTS):
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+            try:
+                probe.bind((address, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return port
+    raise OSError(errno.EADDRINUSE, f"no free port among {ATTEMPTS} on {address}")
 
 
 def _library_folders(root: Path) -> Iterator[Path]:
