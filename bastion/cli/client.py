@@ -42,6 +42,10 @@ class Reply:
     def sentence(self) -> str:
         """What went wrong, safe to print."""
         said = self.body.get("error") if isinstance(self.body, dict) else None
+        if isinstance(said, str) and isinstance(self.body.get("error_description"), str):
+            said = self.body[
+                "error_description"
+            ]  # where an RFC has the sentence beside its code (RFC 6749, section 5.2)
         if isinstance(said, str):
             return "\n".join(printable(line, MAX_SENTENCE) for line in said[:MAX_SENTENCE].splitlines())
         return f"The bastion answered with status {self.status} and no reason."
@@ -78,12 +82,18 @@ class Client:
         return reply.body
 
     def ask(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None, query: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+        *,
+        form: Mapping[str, str] | None = None,
     ) -> Reply:
-        """The answer, whatever its status. Exits with UNREACHABLE when there is none."""
+        """The answer, whatever its status. Exits with UNREACHABLE when there is none. ``form`` is sent for a body."""
         connection = self._connect(TIMEOUT)
         try:
-            response = self._send(connection, method, path, body, query)
+            response = self._send(connection, method, path, body, query, form)
             raw = response.read(MAX_ANSWER + 1)
             if len(raw) > MAX_ANSWER:
                 raise ValueError("the answer is too long")
@@ -122,14 +132,18 @@ class Client:
         path: str,
         body: Mapping[str, Any] | None,
         query: Mapping[str, str] | None,
+        form: Mapping[str, str] | None = None,
     ) -> http.client.HTTPResponse:
         headers = {"Accept": "application/json", "User-Agent": "bastion"}
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token}"
-        if body is not None:
+        content = None if body is None else json.dumps(body)
+        if content is not None:
             headers["Content-Type"] = "application/json"
+        elif form is not None:
+            headers["Content-Type"], content = "application/x-www-form-urlencoded", urlencode(form)
         target = f"{path}?{urlencode(query)}" if query else path
-        connection.request(method, target, body=None if body is None else json.dumps(body), headers=headers)
+        connection.request(method, target, body=content, headers=headers)
         return connection.getresponse()  # redirects are not followed: a token goes where it belongs, or nowhere
 
     def _unreachable(self, error: Exception) -> NoReturn:
