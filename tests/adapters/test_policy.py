@@ -573,7 +573,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
     "annotation that nobody reads": (
         '@id("sre-review")',
         '@id("sre-review") @mfa("required")',
-        ['17: @mfa(…) has no effect here; it is read on permits of request, cross and break_glass only'],
+        ["17: @mfa(…) has no effect here; it is read on permits of request, cross and break_glass only"],
     ),
     "no approvals": (
         '@approvals("2")',
@@ -721,14 +721,17 @@ def test_what_only_lacks_a_fresh_and_strong_login_is_told_so(mfa: bool, logged_i
 
 
 def test_what_a_step_up_would_not_open_does_not_ask_for_one() -> None:
-    both = SHORT_LIVED + 'forbid (principal, action in Action::"connect", resource) when { resource.login == "root" };'
+    both = (
+        SHORT_LIVED
+        + '@id("no-root") forbid (principal, action in Action::"connect", resource) when { resource.login == "root" };'
+    )
     ruling = ask(both, wish(login="root"))
     assert isinstance(ruling, NotPermitted)
     assert STEP_UP not in ruling.reasons
 
 
 def test_a_request_that_only_lacks_a_second_factor_is_told_so(catalogue: Catalogue) -> None:
-    text = TEMPLATE + 'permit (principal, action == Action::"request", resource) when { context.mfa };'
+    text = TEMPLATE + '@id("a") permit (principal, action == Action::"request", resource) when { context.mfa };'
     ruling = CedarPolicies(text, catalogue).may(Power.REQUEST, CARLA, BERLIN, NOW, target=WEB, login="deploy")
     assert isinstance(ruling, NotPermitted)
     assert ruling.reasons[-1] == STEP_UP
