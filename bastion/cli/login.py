@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -37,6 +38,10 @@ def login(
     mfa: Annotated[
         bool, typer.Option("--mfa", help="Log in anew, with a second factor, where a policy demands one.")
     ] = False,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="For CI jobs and services: exchange the token in this file.", envvar="BASTION_TOKEN_FILE"),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Log in with your browser. The login lasts one hour."""
@@ -49,7 +54,10 @@ def login(
             fail("Which bastion? Run: bastion login https://bastion.example.com", exits.USAGE)
         url = known.url
     client = Client(url)
-    answer = _by_device(client) if device else _by_browser(client, open_it=not no_browser, mfa=mfa)
+    if token_file is not None:
+        answer = _by_token(client, token_file)
+    else:
+        answer = _by_device(client) if device else _by_browser(client, open_it=not no_browser, mfa=mfa)
     until = _remember(client, answer)
     if json_:
         _print_json({"url": client.url, "identity": answer["identity"], "expires_at": answer["expires_at"]})
@@ -129,6 +137,13 @@ def _by_device(client: Client) -> dict[str, Any]:
     from bastion.cli import devicecode
 
     return devicecode.log_in(client)
+
+
+def _by_token(client: Client, file: Path) -> dict[str, Any]:
+    """The same without anybody: a workload proves itself by its platform's token."""
+    from bastion.cli import workload
+
+    return workload.log_in(client, file)
 
 
 def _send_to_browser(url: str, loopback: Loopback, challenge: str, state: str, *, open_it: bool, mfa: bool) -> None:
