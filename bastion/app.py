@@ -8,9 +8,11 @@ import functools
 import signal
 import ssl
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +23,7 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from bastion import __version__
+from bastion import __version__, app_chat
 from bastion.access.admission import Admission
 from bastion.access.approval import Approval
 from bastion.access.askable import Choice
@@ -32,13 +34,15 @@ from bastion.access.devicelogin import DeviceLogins
 from bastion.access.doorstep import Doorstep
 from bastion.access.freshness import Freshness
 from bastion.access.linking import Linking
+from bastion.access.outbox import Outbox
 from bastion.access.reach import Reach
 from bastion.access.recovery import recover
 from bastion.access.replay import Replay
 from bastion.access.standing import Standing
 from bastion.access.supervision import Supervision
+from bastion.access.sweeping import Sweeping
 from bastion.access.tokens import Tokens, TokenSigner
-from bastion.adapters.clock import SystemClock
+from bastion.adapters.clock import SteadyClock, SystemClock
 from bastion.adapters.coordination import open_coordination
 from bastion.adapters.geo import MaxMindLocator
 from bastion.adapters.keyfile import load_or_create_key, openssh_private_key
@@ -47,22 +51,23 @@ from bastion.adapters.recordings import FileRecordings
 from bastion.adapters.signer import FileSigner, open_signer
 from bastion.adapters.store import open_store
 from bastion.app_identity import Identities, compose
-from bastion.chatops import slack
 from bastion.chatops.desk import Desk
 from bastion.chatops.errands import Errands
 from bastion.config import Settings, load, read_policy
-from bastion.config.settings import SlackEntry
 from bastion.console import app as console
 from bastion.console import certificates, clients, clilogin, device, grants, links, records
 from bastion.console.caller import Callers
-from bastion.core.audit import Event, Kind
+from bastion.core.audit import Event, EventFilter, Kind
 from bastion.core.certificate import target_principal
-from bastion.core.errors import ConfigError
+from bastion.core.errors import ConfigError, Unavailable
 from bastion.core.session import End
 from bastion.core.target import Catalogue, Scope
 from bastion.gateways.ssh.gateway import SshGateway
 from bastion.gateways.ssh.plainlogin import Invitation
 from bastion.ports import Clock, Coordination, Locator, Policies, Store
+
+TOO_FAR = timedelta(seconds=2)
+"""By which clocks of nodes may differ without a word; more is somebody's mistake."""
 
 log = structlog.get_logger(__name__)
 
@@ -126,6 +131,7 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
     """
     catalogue = settings.catalogue()
     policies = CurrentPolicies(_policies(settings, catalogue))
+    clock = steady = SteadyClock(clock)
     settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         coordination = await open_coordination(
@@ -134,6 +140,7 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
         stack.push_async_callback(coordination.close)
         store = await open_store(_store_url(settings))
         stack.push_async_callback(store.close)
+        await _catch_up(steady, store)
         locator = MaxMindLocator(settings.geo.database, settings.geo.networks, clock=clock)
         parts = _Parts(store, coordination, policies, locator, catalogue, clock, settings.node)
         recordings = FileRecordings(
@@ -168,6 +175,13 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
         )
         errands = Errands()
         stack.push_async_callback(errands.close)
+        chats = app_chat.compose(
+            settings,
+            desk=_desk(settings, parts),
+            errands=errands,
+            session=session,
+            **parts("store", "coordination", "locator", "clock", "node"),
+        )
         routes = _routes(
             settings,
             parts,
@@ -176,7 +190,7 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
             identities=identities,
             doorstep=doorstep,
             tokens=tokens,
-            errands=errands,
+            chats=chats,
         )
         try:
             runner = await console.serve(routes, settings.listen.http.host, settings.listen.http.port, _tls(settings))
@@ -188,6 +202,10 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
         write = functools.partial(_write, parts)
         await write(Kind.NODE_STARTED, version=__version__, targets=len(catalogue.targets))
         stack.push_async_callback(write, Kind.NODE_STOPPED)
+        outbox = Outbox(ways=chats.notices, **parts("store", "coordination", "clock", "node"))
+        sweeping = Sweeping(**parts("store", "clock", "node"))
+        for work in (outbox.run, sweeping.run, functools.partial(_keep_pace, steady, store), *chats.background):
+            stack.push_async_callback(_ended, asyncio.create_task(work()))
         yield Node(settings, supervision, identities.freshness, ssh_port, runner.addresses[0][1], policies, write)
 
 
@@ -200,7 +218,7 @@ def _routes(
     identities: Identities,
     doorstep: Doorstep,
     tokens: Tokens,
-    errands: Errands,
+    chats: app_chat.Chats,
 ) -> web.Application:
     """The console: login, the JSON API, and the chats that are configured."""
     approval = Approval(**parts("store", "policies", "coordination", "catalogue", "clock", "node"))
@@ -221,35 +239,21 @@ def _routes(
         *device.routes(confirmation=confirmation),
         *clilogin.routes(logins=command_lines, public_url=settings.public_url),
         *records.routes(replay=replay, clock=parts.clock),
+        *chats.routes,
     ]
-    if settings.chat.slack is not None:
-        desk = Desk(
-            approval=approval,
-            standing=standing,
-            linking=linking,
-            choice=Choice(**parts("policies", "catalogue", "clock")),
-            public_url=settings.public_url,
-            **parts("store", "clock", "node"),
-        )
-        routes += _slack(settings.chat.slack, desk, errands, parts)
     callers = Callers(tokens=tokens, doorstep=doorstep, public_url=settings.public_url)
     return console.build(routes=routes, callers=callers)
 
 
-def _slack(entry: SlackEntry, desk: Desk, errands: Errands, parts: _Parts) -> list[web.RouteDef]:
-    """Slack's routes, when it may reach us over HTTP."""
-    if entry.signing_secret is None:
-        return []
-    api = None
-    if entry.bot_token is not None:
-        api = slack.SlackApi(token=entry.bot_token.reveal(), channel=entry.channel)
-    return slack.routes(
-        desk=desk,
-        signing_secret=entry.signing_secret.reveal(),
-        workspaces=entry.workspaces,
-        api=api,
-        errands=errands,
-        **parts("coordination", "store", "locator", "clock", "node"),
+def _desk(settings: Settings, parts: _Parts) -> Desk:
+    """Where every chat brings what people want."""
+    return Desk(
+        approval=Approval(**parts("store", "policies", "coordination", "catalogue", "clock", "node")),
+        standing=Standing(**parts("store", "policies", "catalogue", "clock")),
+        linking=Linking(**parts("store", "coordination", "clock", "node")),
+        choice=Choice(**parts("policies", "catalogue", "clock")),
+        public_url=settings.public_url,
+        **parts("store", "clock", "node"),
     )
 
 
@@ -297,6 +301,31 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
         except (OSError, ssl.SSLError) as error:
             raise ConfigError([f"tls: the certificate and key do not work together: {error}"]) from None
     return context
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _catch_up(clock: SteadyClock, store: Store) -> None:
+    """It is no earlier than the newest event: see docs/adr/0013."""
+    for event in await store.events(EventFilter(limit=1)):
+        clock.not_before(event.at)
+
+
+async def _keep_pace(clock: SteadyClock, store: Store) -> None:
+    """Follow a node whose clock is ahead, and say so when this machine's is behind."""
+    said = float("-inf")
+    while True:
+        try:
+            await _catch_up(clock, store)
+        except Unavailable as error:
+            log.warning("the newest event cannot be read", error=str(error))
+        if clock.ahead > TOO_FAR and time.monotonic() - said > 60:
+            said = time.monotonic()
+            log.error("this machine's clock was set back, or is behind the audit log", by=str(clock.ahead))
+        await asyncio.sleep(1)
 
 
 async def _write(parts: _Parts, kind: Kind, reasons: tuple[str, ...] = (), **details: str | int) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self
 
+from bastion.chatops.commands import Mention
+
 
 class Deed(StrEnum):
     """What a button does."""
@@ -71,3 +73,7 @@ class Card:
     text: str
     buttons: tuple[Button, ...] = ()
     link: Link | None = None
+    to: Mention | None = None
+    """Whom it concerns, to be notified."""
+    loud: bool = False
+    """Everybody in the channel is to be notified."""

@@ -67,15 +67,17 @@ def verify(raw: bytes, *, timestamp: str, unverified_signature: str, key: Ed2551
 
 
 def message(card: Card) -> dict[str, Any]:
-    """A card as Discord shows it. Nobody is notified by anything in it."""
-    text = markdown(card.text)[:MAX_CONTENT]
+    """A card as Discord shows it. Nobody is notified by anything in its text."""
+    users = [card.to.user] if card.to is not None else []
+    called = "@everyone " * card.loud + "".join(f"<@{user}> " for user in users)
+    text = (called + markdown(card.text))[:MAX_CONTENT]
     buttons = [_button(button) for button in card.buttons]
     if card.link is not None:
         buttons.append({"type": 2, "style": 5, "label": card.link.label, "url": card.link.url})
     return {
         "content": text,
         "components": [{"type": 1, "components": buttons}] if buttons else [],
-        "allowed_mentions": {"parse": []},
+        "allowed_mentions": {"parse": ["everyone"] if card.loud else [], "users": users},
         "flags": NO_PREVIEWS,
     }
 
@@ -88,10 +90,7 @@ def answer(reply: Reply, card: Card | None = None) -> dict[str, Any]:
             body = {"content": content, "allowed_mentions": {"parse": []}, "flags": EPHEMERAL | NO_PREVIEWS}
             return {"type": _MESSAGE, "data": body}
         case Announcement(text, to, _):
-            data = message(Card(text, card.buttons if card is not None else ()))
-            if to is not None:
-                data["content"] = f"<@{to.user}> {data['content']}"[:MAX_CONTENT]
-                data["allowed_mentions"] = {"parse": [], "users": [to.user]}
+            data = message(Card(text, card.buttons if card is not None else (), to=to))
             return {"type": _MESSAGE, "data": data}
         case _:
             assert_never(reply)

@@ -131,7 +131,7 @@ class Drawing:
 
     def message(self, card: Card, row: str) -> dict[str, Any]:
         """A post: its text, and its buttons as props."""
-        text = markdown(card.text)
+        text = "@channel " * card.loud + markdown(card.text)
         if card.link is not None:
             text += f"\n[{markdown(card.link.label)}]({card.link.url})"
         actions = [self._action(button, row) for button in card.buttons]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, assert_never
 from bastion.access.approval import Revoked
 from bastion.access.ballot import Answer, Granted, TurnedDown, WaitingForOthers
 from bastion.access.standing import Held, Pending
-from bastion.core.grant import Approved, Closed, Grant, Request, Waiting, spell
+from bastion.core.grant import Approved, Basis, Closed, Grant, Request, Waiting, spell
 from bastion.core.identity import Identity
 from bastion.core.target import printable
 
@@ -50,31 +50,54 @@ def asked(request: Request, beneficiary: Identity) -> str:
 
 
 def asking(request: Request, beneficiary: Identity) -> str:
-    """Who asks for what, and why."""
-    return (
-        f"{request.id}: {beneficiary.display} asks for {what(request)} for {spell(request.duration)}.\n"
-        f"Reason: {request.reason}"
-    )
+    """Who asks for what, and why, with all that narrows it."""
+    more = f"{spell(request.duration)} more of {request.extends}, " if request.extends is not None else ""
+    length = "" if request.extends is not None else f" for {spell(request.duration)}"
+    begins = f" from {moment(request.starts_at)}" if request.starts_at is not None else ""
+    within = f", only from {request.network}" if request.network is not None else ""
+    first = f"{request.id}: {beneficiary.display} asks for {more}{what(request)}{length}{begins}{within}."
+    ticket = (f"Ticket: {request.ticket}",) if request.ticket else ()
+    beside = (f"A crossing: there is a session in {listed(request.beside)}.",) if request.beside else ()
+    return "\n".join((first, f"Reason: {request.reason}", *ticket, *beside))
 
 
 def standing_of(story: Story) -> str:
     """Where a request stands: what it needs, or what became of it."""
-    request, by = story.request, " and ".join(voter.display for voter in story.approvers)
+    request, by = story.request, approved_by(story)
     if (grant := story.grant) is not None:
         if grant.revoked_at is not None:
-            return f"Approved by {by}. Ended early at {moment(grant.revoked_at)}, {grant.id}."
-        verb = "Ended" if story.at >= grant.ends_at else "May be used until"
-        joint = " at" if story.at >= grant.ends_at else ""
-        return f"Approved by {by}. {verb}{joint} {moment(grant.ends_at)}, {grant.id}."
+            return f"{by} Ended early at {moment(grant.revoked_at)}, {grant.id}."
+        if story.at >= grant.ends_at:
+            return f"{by} Ended at {moment(grant.ends_at)}, {grant.id}."
+        begins = f"from {moment(grant.starts_at)} " if story.at < grant.starts_at else ""
+        return f"{by} May be used {begins}until {moment(grant.ends_at)}, {grant.id}."
     match story.standing:
         case Waiting(missing):
-            return _needs(request, missing, f"Approved by {by}. " if by else "")
+            return _needs(request, missing, f"{by} " if by else "")
         case Closed(reason):
             return f"Closed: {reason}."
         case Approved():
-            return f"Approved by {by}."
+            return by
         case _:
             assert_never(story.standing)
+
+
+def approved_by(story: Story) -> str:
+    """Who answered for it, as a sentence; empty while nobody has."""
+    if story.grant is not None and story.grant.basis is Basis.BREAK_GLASS:
+        return "Opened by break-glass."
+    if story.request.demands.automatic:
+        return "Approved by policy."
+    by = " and ".join(voter.display for voter in story.approvers)
+    return f"Approved by {by}." if by else ""
+
+
+def lasting(story: Story) -> str:
+    """What a grant lets somebody do, as the end of a sentence."""
+    if (grant := story.grant) is None:
+        return "has no grant."
+    begins = f"from {moment(grant.starts_at)} " if story.at < grant.starts_at else ""
+    return f"may use {what(grant)} {begins}until {moment(grant.ends_at)}, {grant.id}."
 
 
 def _needs(request: Request, missing: int, approved: str = "") -> str:

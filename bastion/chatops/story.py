@@ -43,8 +43,7 @@ async def story_of(store: Store, request_id: str, now: datetime) -> Story:
     """Everything about one request. Raises `NotFound`."""
     request = await store.request(request_id)
     beneficiary = await store.identity(request.beneficiary)
-    async with store.transaction() as tx:
-        reviews = await tx.reviews(request_id)
+    reviews = await store.reviews(request_id)
     try:
         grant = await store.grant(grant_id_of(request))
     except NotFound:

@@ -16,14 +16,17 @@ from pydantic import BaseModel, ValidationError
 from bastion.config import values
 from bastion.config.problems import Problem
 from bastion.config.settings import (
+    DiscordEntry,
     EnvironmentEntry,
     IssuerEntry,
     ListenEntry,
+    MattermostEntry,
     RegionEntry,
     Settings,
     SignalEntry,
     SlackEntry,
     TargetEntry,
+    TeamsEntry,
     WorkloadEntry,
 )
 
@@ -208,6 +211,15 @@ def _chat(readable: Readable) -> Iterator[Problem]:
         for key in ("app_token", "channel"):
             if getattr(slack, key) is not None:
                 yield Problem(("chat", "slack", "bot_token"), f"is missing, and {key} needs it")
+    for platform, entry, listed, needed in (
+        ("mattermost", readable.one(MattermostEntry, "chat", "mattermost"), "teams", "bot_token"),
+        ("discord", readable.one(DiscordEntry, "chat", "discord"), "guilds", "bot_token"),
+        ("teams", readable.one(TeamsEntry, "chat", "teams"), "tenants", "service_url"),
+    ):
+        if entry is not None and not getattr(entry, listed):
+            yield Problem(("chat", platform, listed), "must name at least one: empty means nobody is listened to")
+        if entry is not None and entry.channel is not None and getattr(entry, needed) is None:
+            yield Problem(("chat", platform, needed), "is missing, and channel needs it")
 
 
 _CHECKS: tuple[Callable[[Readable], Iterator[Problem]], ...] = (

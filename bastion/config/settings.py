@@ -87,6 +87,12 @@ PublicUrl = Annotated[str, *_setting(values.public_url, format="uri")]
 IssuerUrl = Annotated[str, *_setting(values.issuer_url, format="uri")]
 KeyLine = Annotated[str, *_setting(hostkeys.public_key, pattern="^(ssh|ecdsa)-[a-z0-9-]+ AAAA")]
 Channel = Annotated[str, *_setting(values.channel, pattern=values.CHANNEL.pattern)]
+HttpsUrl = Annotated[str, *_setting(values.https_url, format="uri")]
+MattermostId = Annotated[str, *_setting(values.matching(values.MATTERMOST_ID, "an id of 26 characters"))]
+SigningKey = Annotated[str, *_setting(values.matching(values.SIGNING_KEY, "a public key of P-256 in base64"))]
+DiscordKey = Annotated[str, *_setting(values.matching(values.DISCORD_KEY, "64 hexadecimal digits"))]
+Snowflake = Annotated[str, *_setting(values.matching(values.SNOWFLAKE, "an id of 15 to 20 digits, in quotes"))]
+Guid = Annotated[str, *_setting(values.matching(values.GUID, "an id such as 00000000-0000-0000-0000-000000000000"))]
 Workspace = Annotated[str, *_setting(values.workspace, pattern=values.WORKSPACE.pattern)]
 Lifetime = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_LIFETIME, MAX_LIFETIME))]
 Age = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_AGE, MAX_AGE))]
@@ -266,8 +272,78 @@ class SlackEntry(Section):
     """Id of the channel in which requests and grants are told, each in its thread."""
 
 
+class MattermostEntry(Section):
+    url: HttpsUrl
+    """Of the server."""
+    command_token: Reference
+    """Of the slash command."""
+    signing_key: SigningKey
+    """``AsymmetricSigningPublicKey`` of the server's ``/api/v4/config/client?format=old``: it proves who did what."""
+    teams: tuple[MattermostId, ...]
+    """Team ids that are listened to."""
+    bot_token: Reference | None = None
+    channel: MattermostId | None = None
+    """Id of the channel in which requests and grants are told; it needs the bot's token."""
+
+
+class DiscordEntry(Section):
+    public_key: DiscordKey
+    """Of the application, on its General Information page."""
+    guilds: tuple[Snowflake, ...]
+    """Server ids that are listened to."""
+    bot_token: Reference | None = None
+    channel: Snowflake | None = None
+    """Id of the channel in which requests and grants are told; it needs the bot's token."""
+
+
+class TeamsEntry(Section):
+    app_id: Guid
+    """Of the bot."""
+    app_password: Reference
+    app_tenant: Guid
+    """In which the bot is registered."""
+    tenants: tuple[Guid, ...]
+    """Whose people are listened to."""
+    channel: Text | None = None
+    """Id of the channel in which requests and grants are told, ``19:…@thread.tacv2``; it needs service_url."""
+    service_url: HttpsUrl | None = None
+    """Of the connector that serves the channel, such as ``https://smba.trafficmanager.net/emea/``."""
+
+
+class WebhookEntry(Section):
+    url: HttpsUrl
+    secret: Reference
+    """``whsec_`` and base64, as Standard Webhooks writes it."""
+
+
+class MailEntry(Section):
+    host: Host
+    port: Port = 587
+    """STARTTLS is always asked for."""
+    user: Text | None = None
+    password: Reference | None = None
+    sender: Text
+    to: tuple[Text, ...] = ()
+    """Who is told of everything. Whom something concerns is told of it anyway."""
+
+
+class NoticesEntry(Section):
+    mail: MailEntry | None = None
+    webhooks: tuple[WebhookEntry, ...] = ()
+
+    def secrets(self) -> dict[tuple[str | int, ...], Secret | None]:
+        """Every reference, by the path of its setting."""
+        found: dict[tuple[str | int, ...], Secret | None] = {
+            ("notices", "webhooks", i, "secret"): hook.secret for i, hook in enumerate(self.webhooks)
+        }
+        return found | {("notices", "mail", "password"): self.mail.password if self.mail else None}
+
+
 class ChatEntry(Section):
     slack: SlackEntry | None = None
+    mattermost: MattermostEntry | None = None
+    discord: DiscordEntry | None = None
+    teams: TeamsEntry | None = None
 
     def secrets(self) -> dict[tuple[str | int, ...], Secret | None]:
         """Every reference of every chat, by the path of its setting."""
@@ -308,6 +384,7 @@ class Settings(Section):
     policy_tests: FilePath | None = None
     certificates: CertificatesEntry = CertificatesEntry()
     chat: ChatEntry = ChatEntry()
+    notices: NoticesEntry = NoticesEntry()
 
     _base: Path = PrivateAttr(default=Path())
 
@@ -339,6 +416,7 @@ class Settings(Section):
             **{("issuers", i, "client_secret"): issuer.client_secret for i, issuer in enumerate(self.issuers)},
             **{("signals", i, "token"): signal.token for i, signal in enumerate(self.signals)},
             **self.chat.secrets(),
+            **self.notices.secrets(),
         }
         return {path: secret for path, secret in found.items() if secret is not None and not isinstance(secret, Plain)}
 

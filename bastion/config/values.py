@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -23,6 +24,14 @@ _HOST_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]+)):([0-9]{1,5})")
 _DURATION = re.compile(r"(?:(\d{1,4})d)?(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,6})s)?", re.ASCII)
 WORKSPACE = re.compile(r"[TE][A-Z0-9]{2,20}")
 """A Slack team or enterprise id."""
+
+MATTERMOST_ID = re.compile(r"[a-z0-9]{26}")
+SIGNING_KEY = re.compile(r"MFkw[A-Za-z0-9+/]{118,120}={0,2}")
+"""SubjectPublicKeyInfo of P-256 in base64 (RFC 5480, section 2)."""
+
+DISCORD_KEY = re.compile(r"[0-9a-f]{64}")
+SNOWFLAKE = re.compile(r"[0-9]{15,20}")
+GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 CHANNEL = re.compile(r"[CGD][A-Z0-9]{2,20}")
 """A Slack channel's id."""
@@ -193,6 +202,23 @@ def channel(raw: Any) -> str:
     if not CHANNEL.fullmatch(name := text(raw)):
         raise ValueError(f"{_quote(name)} must be the id of a channel, such as C0123456789, not its name")
     return name
+
+
+def matching(pattern: re.Pattern[str], what: str) -> Callable[[Any], str]:
+    """A parser of what ``pattern`` matches whole; ``what`` is the end of the sentence when it does not."""
+
+    def parse(raw: Any) -> str:
+        if not pattern.fullmatch(written := text(raw)):
+            raise ValueError(f"{_quote(written)} must be {what}")
+        return written
+
+    return parse
+
+
+def https_url(raw: Any) -> str:
+    """A URL behind TLS, with whatever path; http only to this machine itself."""
+    _url(text(raw), "https://example.com/path")
+    return str(raw)
 
 
 def is_loopback(name: str) -> bool:

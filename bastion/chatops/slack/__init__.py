@@ -3,7 +3,7 @@
 from bastion.chatops.guard import MAX_BODY, MAX_INTERACTION, MAX_REFUSALS, MAX_SKEW
 from bastion.chatops.slack.blocks import answer, escape
 from bastion.chatops.slack.http import guard_of, routes
-from bastion.chatops.slack.outgoing import SlackApi
+from bastion.chatops.slack.outgoing import SlackApi, SlackBoard
 from bastion.chatops.slack.signature import verify
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "MAX_REFUSALS",
     "MAX_SKEW",
     "SlackApi",
+    "SlackBoard",
     "answer",
     "escape",
     "guard_of",

@@ -57,7 +57,9 @@ def answer(reply: Reply, card: Card | None = None) -> dict[str, Any]:
 
 def message(card: Card, row: str = "card") -> dict[str, Any]:
     """A card as a message: its text for notifications, its blocks for the eye. ``row`` says later where a press was."""
-    return {"text": escape(card.text), "blocks": [*sections(card.text), *rows(card, row)], "mrkdwn": False}
+    called = [*(["<!channel>"] if card.loud else []), *([f"<@{card.to.user}>"] if card.to is not None else [])]
+    blocks = [*sections(card.text), *([_line(" ".join(called))] if called else []), *rows(card, row)]
+    return {"text": escape(card.text), "blocks": blocks, "mrkdwn": False}
 
 
 def sections(text: str) -> list[Block]:

@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from bastion.chatops.cards import Card
+from bastion.chatops.slack.blocks import message
 from bastion.chatops.slack.wire import Message
 from bastion.core.errors import Unavailable
 
@@ -42,10 +44,18 @@ class SlackApi:
     async def publish_home(self, user: str, view: dict[str, Any]) -> None:
         await self._call(self._client.views_publish, user_id=user, view=view)
 
-    async def post(self, channel: str, body: dict[str, Any], thread: str | None = None) -> Message:
-        """A message that the channel sees; with ``thread`` an answer to the one of that time."""
+    async def post(
+        self, channel: str, body: dict[str, Any], thread: str | None = None, *, loud: bool = False
+    ) -> Message:
+        """A message that the channel sees; with ``thread`` an answer to the one of that time, which the
+        channel sees, too, when it is ``loud``."""
         said = await self._call(
-            self._client.chat_postMessage, channel=channel, thread_ts=thread, **_QUIET, **_body(body)
+            self._client.chat_postMessage,
+            channel=channel,
+            thread_ts=thread,
+            reply_broadcast=loud or None,
+            **_QUIET,
+            **_body(body),
         )
         return Message(str(said["channel"]), str(said["ts"]))
 
@@ -85,3 +95,24 @@ class SlackApi:
 
 def _body(body: dict[str, Any], *without: str) -> dict[str, Any]:
     return {key: value for key, value in body.items() if key not in ("response_type", *without)}
+
+
+class SlackBoard:
+    """The channel in which requests are told. A message's name is its channel and its time."""
+
+    platform = "slack"
+
+    def __init__(self, *, api: SlackApi, channel: str) -> None:
+        self._api = api
+        self._channel = channel
+
+    async def post(self, card: Card, row: str, under: str | None = None) -> str:
+        """Raises `Unavailable`."""
+        thread = under.partition("/")[2] if under is not None else None
+        said = await self._api.post(self._channel, message(card, row), thread, loud=card.loud and thread is not None)
+        return f"{said.channel}/{said.ts}"
+
+    async def update(self, name: str, card: Card, row: str) -> None:
+        """Raises `Unavailable`."""
+        channel, _, ts = name.partition("/")
+        await self._api.update(Message(channel, ts), message(card, row))

@@ -29,7 +29,8 @@ def adaptive(card: Card, row: str) -> dict[str, Any]:
 def activity(card: Card, row: str) -> dict[str, Any]:
     """A message with a card on it; its summary is what a notification shows."""
     attachment = {"contentType": CARD, "content": adaptive(card, row)}
-    return {"type": "message", "summary": harmless(card.text)[:200], "attachments": [attachment]}
+    shown = {"type": "message", "summary": harmless(card.text)[:200], "attachments": [attachment]}
+    return shown | ({"importance": "urgent"} if card.loud else {})
 
 
 def plain(reply: Reply) -> dict[str, Any]:
