@@ -184,7 +184,7 @@ def _demands(body: pst.Template) -> Demands:
             raise ValueError(f"@{name}(…) is not a known annotation{_closest(name, demands.KNOWN | _REMARKS, '@')}")
         if body.effect != "permit" or not any(_concerns(body.action, action) for action in _DEMANDING):
             raise ValueError(
-                f'@{name}(…) has no effect here; it is read on permits of request, cross and break_glass only'
+                f"@{name}(…) has no effect here; it is read on permits of request, cross and break_glass only"
             )
         if name == "auto" and _concerns(body.action, _BREAK_GLASS):
             raise ValueError("@auto(…) has no effect on break_glass, which opens at once and is reviewed afterwards")
