@@ -6,12 +6,13 @@ took is given back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import assert_never
 
 from bastion.access.ids import new_id
+from bastion.access.patience import Patience, Wanted
 from bastion.core.audit import Event, Kind
 from bastion.core.errors import NotFound, Refused
 from bastion.core.geofence import Address, Place, is_inside, parse_address
@@ -90,6 +91,7 @@ class Admission:
         self._catalogue = catalogue
         self._clock = clock
         self._node = node
+        self._patience = Patience(store=store, clock=clock)
 
     async def open(self, wish: Wish) -> Admitted | Deny | NeedsGrant:
         """Decide ``wish`` and, if it is allowed, open a session for it.
@@ -115,6 +117,15 @@ class Admission:
                 return await self._admit(wish, access, decision, now)
             case _:
                 assert_never(decision)
+
+    async def wait_for_grant(self, wish: Wish, *, say: Callable[[str], None], gone: Callable[[], bool]) -> bool:
+        """Wait while a request for ``wish`` is open; whether `open` is worth asking again."""
+        try:
+            target = self._catalogue.find(wish.target).full_name
+        except Refused:
+            return False
+        wanted = Wanted(wish.identity, target, wish.login, wish.address, wish.action)
+        return await self._patience.granted(wanted, say=say, gone=gone)
 
     async def refuse_forward(self, wish: Wish, reason: str) -> None:
         """Write that a connection through the bastion was refused before anything was asked of a target.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from bastion.access.admission import NEAR_MISSES, geo_details
+from bastion.access.patience import Patience, Wanted
 from bastion.core.audit import Event, Kind
 from bastion.core.certificate import (
     Accepted,
@@ -75,6 +76,7 @@ class Certification:
         self._clock = clock
         self._node = node
         self._lifetime = lifetime
+        self._patience = Patience(store=store, clock=clock)
         self._authorities: Mapping[bytes, Scope] = {
             signer.access_authority(scope): scope for scope in catalogue.scopes()
         }
@@ -115,6 +117,20 @@ class Certification:
         issued = _issued(certificate, identity, grant, place, now)
         await self._write(Kind.CERTIFICATE_ISSUED, identity, place, target, now, certificate=issued)
         return line, certificate
+
+    async def wait_for_grant(
+        self,
+        identity: Identity,
+        address: Address,
+        target_name: str,
+        login: str,
+        *,
+        say: Callable[[str], None],
+        gone: Callable[[], bool],
+    ) -> bool:
+        """Wait while a request of ``identity`` for that login is open; whether asking again may help."""
+        target = self._catalogue.find(target_name).full_name
+        return await self._patience.granted(Wanted(identity.id, target, login, address), say=say, gone=gone)
 
     async def issue_for_connection(
         self, identity: Identity, address: Address, target_name: str, login: str, bound_to: str

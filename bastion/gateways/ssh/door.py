@@ -11,6 +11,7 @@ from asyncssh.auth import KbdIntChallenge, KbdIntResponse
 
 from bastion.access.admission import Wish
 from bastion.access.certification import Proven
+from bastion.access.patience import LONGEST
 from bastion.core.certificate import Rejected
 from bastion.core.errors import BastionError, Refused
 from bastion.core.geofence import Address
@@ -54,6 +55,7 @@ class Door(asyncssh.SSHServer):
         self._proven: Proven | None = None
         self._username = ""
         self._named = ""
+        self._is_lost = False
         self._plain = PlainLogin(
             logins=house.logins, certification=house.certification, address=address, invitation=house.invitation
         )
@@ -66,6 +68,7 @@ class Door(asyncssh.SSHServer):
         self._connection = cast(DoorConnection, conn)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._is_lost = True
         if self._plain.is_pending:
             self._house.spawn(self._plain.withdraw())
 
@@ -114,7 +117,9 @@ class Door(asyncssh.SSHServer):
         if self._plain.is_over:
             return False
         try:
-            self._proven = await self._plain.finish(username, self._connection.session_id)
+            self._proven = await self._plain.finish(
+                username, self._connection.session_id, say=self._say_while_waiting, gone=lambda: self._is_lost
+            )
         except BastionError as error:
             return _said(error)
         self._username = username
@@ -148,6 +153,10 @@ class Door(asyncssh.SSHServer):
             return self._catalogue.find(name).scope if name else None
         except Refused:
             return None
+
+    def _say_while_waiting(self, sentence: str) -> None:
+        self._connection.allow_login(LONGEST.total_seconds() + 10)
+        self._connection.send_auth_banner(f"bastion: {sentence}\n")
 
     def _tell(self, reason: str) -> None:
         if reason not in self._told and len(self._told) < MAX_BANNERS:

@@ -7,6 +7,7 @@ server lets it wait. A question would leave people sitting at "press Enter" afte
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bastion.access.certification import Certification, Proven
@@ -90,12 +91,16 @@ class PlainLogin:
         self._username, self.is_over = username, False
         return self._invitation.picture(self._pending), self._invitation.text(self._pending)
 
-    async def finish(self, username: str, session_id: bytes) -> Proven:
+    async def finish(
+        self, username: str, session_id: bytes, *, say: Callable[[str], None], gone: Callable[[], bool]
+    ) -> Proven:
         """Wait for the person, then certify the connection for the target that it named, and for nothing else.
 
         Args:
             username: of the request that is answered, which must be the one that began.
             session_id: the connection's own (RFC 4253, section 7.2), to which the certificate is bound without a key.
+            say: tells the client what it waits for, where a request of theirs for the target is open.
+            gone: whether the client has left.
 
         Raises:
             Refused, Unavailable: nobody is logged in; the sentence says why, and this login is over.
@@ -105,13 +110,14 @@ class PlainLogin:
             raise Refused("This login was not begun. Connect again.")
         identity = await self._logins.wait(pending)
         self._pending = None
-        return await self._certification.issue_for_connection(
-            identity,
-            self._address,
-            pending.knock.target,
-            pending.knock.login,
-            self._key.fingerprint if self._key else f"connection {fingerprint(session_id)}",
-        )
+        bound_to = self._key.fingerprint if self._key else f"connection {fingerprint(session_id)}"
+        place = (identity, self._address, pending.knock.target, pending.knock.login)
+        try:
+            return await self._certification.issue_for_connection(*place, bound_to)
+        except Refused:
+            if not await self._certification.wait_for_grant(*place, say=say, gone=gone):
+                raise
+        return await self._certification.issue_for_connection(*place, bound_to)
 
     async def withdraw(self) -> None:
         """The client has left, or begins anew: nothing stays behind. Idempotent."""

@@ -180,7 +180,10 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
 
     async def _admit(self) -> Admitted | None:
         """Ask for the session; None when it was denied and the client was told why."""
-        decision = await self._house.admission.open(self._wish())
+        wish = self._wish()
+        decision = await self._house.admission.open(wish)
+        if isinstance(decision, NeedsGrant) and await self._has_waited(wish):
+            decision = await self._house.admission.open(wish)
         match decision:
             case Admitted():
                 return decision
@@ -189,6 +192,10 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
                 return None
             case _:
                 assert_never(decision)
+
+    async def _has_waited(self, wish: Wish) -> bool:
+        """Wait for the answer to a request that covers ``wish``; whether there is one that lets it go on."""
+        return await self._house.admission.wait_for_grant(wish, say=self._say, gone=lambda: self._gone)
 
     def _wish(self) -> Wish:
         destination = parse_destination(self._username)
@@ -343,7 +350,13 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
     def _refuse(self, reasons: str) -> None:
         if self._channel.is_closing():
             return
-        ending = "\r\n" if self._pty else "\n"
-        lines = "".join(f"bastion: {line}{ending}" for line in reasons.splitlines())
-        self._channel.write_stderr(lines.encode())
+        self._say(reasons)
         self._channel.exit(REFUSED_STATUS)
+
+    def _say(self, sentences: str) -> None:
+        """To the client, while nothing of a target's is there to be mixed up with."""
+        if self._channel.is_closing():
+            return
+        ending = "\r\n" if self._pty else "\n"
+        lines = "".join(f"bastion: {line}{ending}" for line in sentences.splitlines())
+        self._channel.write_stderr(lines.encode())
