@@ -19,6 +19,7 @@ class Deed(StrEnum):
 
     APPROVE = "approve"
     REFUSE = "refuse"
+    EXTEND = "extend"
 
     @property
     def label(self) -> str:
@@ -28,29 +29,40 @@ class Deed(StrEnum):
 _SUBJECT = {
     Deed.APPROVE: re.compile(r"q-[0-9a-z]{4,40}", re.ASCII),
     Deed.REFUSE: re.compile(r"q-[0-9a-z]{4,40}", re.ASCII),
+    Deed.EXTEND: re.compile(r"g-[0-9a-z]{4,40}", re.ASCII),
 }
+
+_SECONDS = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Button:
-    """``subject`` is the id of what the deed is done to."""
+    """``subject`` is the id of a request, or for `Deed.EXTEND` of a grant.
+
+    ``seen`` is when that grant ended when the button was drawn, in seconds since 1970: one that has been extended since
+    is not extended again by the same button.
+    """
 
     deed: Deed
     subject: str
+    seen: int | None = None
 
     @property
     def code(self) -> str:
         """``approve:q-…``: the button as one string, for platforms that give it only one."""
-        return f"{self.deed}:{self.subject}"
+        return f"{self.deed}:{self.subject}" + (f":{self.seen}" if self.seen is not None else "")
 
     @classmethod
     def parse(cls, code: str) -> Self:
         """Read `code`. Raises `ValueError`."""
-        word, _, subject = code.partition(":")
+        word, _, rest = code.partition(":")
+        subject, _, seen = rest.partition(":")
         deed = Deed(word)
         if not _SUBJECT[deed].fullmatch(subject):
             raise ValueError("a button for something that has no id")
-        return cls(deed, subject)
+        if (deed is Deed.EXTEND) != bool(_SECONDS.fullmatch(seen)) or (seen and deed is not Deed.EXTEND):
+            raise ValueError("a button for another time")
+        return cls(deed, subject, int(seen) if seen else None)
 
     @property
     def request_id(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from bastion.access.wish import Wish
 from bastion.core.errors import Refused
@@ -24,6 +25,9 @@ REVOKE = "/bastion revoke @contractor web-1 — or /bastion revoke g-… with th
 REQUEST = '/bastion request web-1 as deploy for 2h because "what this is for"'
 APPROVE = "/bastion approve q-…"
 DENY = "/bastion deny q-…"
+EXTEND = '/bastion extend g-… for 1h because "what is left to do"'
+WITHDRAW = "/bastion withdraw q-…"
+BREAK_GLASS = '/bastion break-glass web-1 as deploy for 1h because "what is on fire"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,28 @@ class DenyCommand:
 
 
 @dataclass(frozen=True, slots=True)
+class ExtendCommand:
+    grant_id: str
+    duration: timedelta
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawCommand:
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class BreakGlassCommand:
+    wish: Wish
+
+
+@dataclass(frozen=True, slots=True)
+class SessionsCommand:
+    """What do I have open?"""
+
+
+@dataclass(frozen=True, slots=True)
 class WhoCommand:
     """Who am I here, what do I have, and what waits for me?"""
 
@@ -87,6 +113,10 @@ Command = (
     | RevokeTargetCommand
     | ApproveCommand
     | DenyCommand
+    | ExtendCommand
+    | WithdrawCommand
+    | BreakGlassCommand
+    | SessionsCommand
     | WhoCommand
     | LinkCommand
     | HelpCommand
@@ -173,6 +203,30 @@ def _deny(text: str, words: Sequence[_Word]) -> DenyCommand:
     return DenyCommand(_id("q", words, DENY))
 
 
+def _extend(text: str, words: Sequence[_Word]) -> ExtendCommand:
+    grant, rest = _until("for", words, EXTEND)
+    duration, rest = _until("because", rest, EXTEND)
+    if not rest:
+        raise Refused(f"A reason is needed. Write it like this: {EXTEND}")
+    reason, crossing = _reason(text[rest[0].start :])
+    if crossing:
+        raise Refused(f"What is extended stays what it is. Write it like this: {EXTEND}")
+    return ExtendCommand(_id("g", grant, EXTEND), parse_duration("".join(word.text for word in duration)), reason)
+
+
+def _withdraw(text: str, words: Sequence[_Word]) -> WithdrawCommand:
+    return WithdrawCommand(_id("q", words, WITHDRAW))
+
+
+def _break_glass(text: str, words: Sequence[_Word]) -> BreakGlassCommand:
+    return BreakGlassCommand(_wish(text, words, BREAK_GLASS))
+
+
+def _sessions(text: str, words: Sequence[_Word]) -> SessionsCommand:
+    _end(words, "/bastion sessions")
+    return SessionsCommand()
+
+
 def _who(text: str, words: Sequence[_Word]) -> WhoCommand:
     _end(words, "/bastion who")
     return WhoCommand()
@@ -193,6 +247,10 @@ _READERS: dict[str, Callable[[str, Sequence[_Word]], Command]] = {
     "revoke": _revoke,
     "approve": _approve,
     "deny": _deny,
+    "extend": _extend,
+    "withdraw": _withdraw,
+    "break-glass": _break_glass,
+    "sessions": _sessions,
     "who": _who,
     "link": _link,
     "help": _help,

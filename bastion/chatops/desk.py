@@ -7,12 +7,14 @@ policies judge.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
 from bastion.access.approval import Approval, Holding
 from bastion.access.askable import Choice
 from bastion.access.ballot import Granted, TurnedDown, WaitingForOthers
+from bastion.access.drafting import MoreTime
 from bastion.access.linking import Account, Linking
 from bastion.access.standing import Pending, Standing
 from bastion.access.wish import Wish
@@ -20,8 +22,10 @@ from bastion.chatops import messages
 from bastion.chatops.cards import Button, Card, Deed
 from bastion.chatops.commands import (
     ApproveCommand,
+    BreakGlassCommand,
     Command,
     DenyCommand,
+    ExtendCommand,
     GrantCommand,
     HelpCommand,
     LinkCommand,
@@ -29,15 +33,20 @@ from bastion.chatops.commands import (
     RequestCommand,
     RevokeGrantCommand,
     RevokeTargetCommand,
+    SessionsCommand,
     WhoCommand,
+    WithdrawCommand,
     parse,
 )
-from bastion.chatops.story import card_of, story_of
+from bastion.chatops.story import WARNING, card_of, story_of, warning_of
 from bastion.core.audit import Event, Kind
 from bastion.core.errors import NotFound, Refused
-from bastion.core.grant import Verdict
+from bastion.core.grant import Grant, Verdict
 from bastion.core.identity import Identity
 from bastion.ports import Clock, Store
+
+EXTENSION = timedelta(hours=1)
+"""What the button asks for at most; more is asked for in words."""
 
 MAX_CHOICE = 100
 """Targets that a form offers; the longest list a chat shows."""
@@ -129,6 +138,8 @@ class Desk:
                 return await self._review(button.subject, actor, Verdict.APPROVE)
             case Deed.REFUSE:
                 return await self._review(button.subject, actor, Verdict.REFUSE)
+            case Deed.EXTEND:
+                return await self._press_extend(button, actor)
             case _:
                 assert_never(button.deed)
 
@@ -161,7 +172,7 @@ class Desk:
         waiting = await self._standing.pending(actor, None)
         return Home(
             messages.you(actor),
-            tuple(Card(messages.held_line(each.grant, now)) for each in held),
+            tuple([await self._held_card(each.grant, now) for each in held]),
             tuple(_pending_card(each) for each in waiting),
         )
 
@@ -174,7 +185,37 @@ class Desk:
 
     async def card_again(self, button: Button, row: str) -> Card:
         """What the message now shows that ``button`` was on."""
-        return await self.card(button.request_id)
+        if row != WARNING:
+            return await self.card(button.request_id)
+        try:
+            return warning_of(await story_of(self._store, button.request_id, self._clock.now()))
+        except NotFound as missing:
+            return Card(missing.public)
+
+    async def _held_card(self, grant: Grant, now: datetime) -> Card:
+        story = await story_of(self._store, grant.request_id, now)
+        return replace(card_of(story), text=messages.held_line(grant, now))
+
+    async def _press_extend(self, button: Button, actor: Identity) -> Reply:
+        """As much again as was asked for, an hour at most, for the same reason."""
+        grant = await self._store.grant(button.subject)
+        request = await self._store.request(grant.request_id)
+        seen = datetime.fromtimestamp(button.seen, UTC) if button.seen is not None else None
+        # The button has whole seconds, and the grant may end between two.
+        same = seen is not None and int(grant.ends_at.timestamp()) == button.seen
+        more = MoreTime(
+            duration=min(request.duration, EXTENSION),
+            reason=grant.reason,
+            ticket=request.ticket,
+            seen_end=grant.ends_at if same else seen,
+        )
+        return await self._extend(grant.id, more, actor)
+
+    async def _extend(self, grant_id: str, more: MoreTime, actor: Identity) -> Reply:
+        answer = await self._approval.extend(grant_id, actor, more, None)
+        if isinstance(answer, Granted):
+            return Announcement(messages.answered(answer), None, answer.request.id)
+        return Announcement(messages.asked(answer.request, answer.beneficiary), None, answer.request.id)
 
     async def _known(self, account: Account) -> Identity | Private:
         """Who linked ``account``, or the link that a stranger gets."""
@@ -195,15 +236,25 @@ class Desk:
                 return await self._ask(wish, actor)
             case RevokeGrantCommand(grant_id):
                 ended = await self._approval.revoke(grant_id, actor, None)
-                return Announcement(messages.revoked(ended), None)
+                return Announcement(messages.revoked(ended), None, ended.grants[0].request_id)
             case RevokeTargetCommand(mention, target):
                 beneficiary = await self._mentioned(mention, account)
                 ended = await self._approval.revoke(Holding(beneficiary, target), actor, None)
-                return Announcement(messages.revoked(ended), mention)
+                return Announcement(messages.revoked(ended), mention, ended.grants[0].request_id)
             case ApproveCommand(request_id):
                 return await self._review(request_id, actor, Verdict.APPROVE)
             case DenyCommand(request_id):
                 return await self._review(request_id, actor, Verdict.REFUSE)
+            case ExtendCommand(grant_id, duration, reason):
+                return await self._extend(grant_id, MoreTime(duration, reason), actor)
+            case WithdrawCommand(request_id):
+                withdrawn = await self._approval.withdraw(request_id, actor, None)
+                return Announcement(messages.withdrawn(withdrawn), None, request_id)
+            case BreakGlassCommand(wish):
+                opened = await self._approval.break_glass(actor, wish, None)
+                return Announcement(messages.answered(opened), None, opened.request.id)
+            case SessionsCommand():
+                return Private(await self._sessions(actor))
             case WhoCommand():
                 return Private(await self._who(actor))
             case LinkCommand():
@@ -214,8 +265,13 @@ class Desk:
                 assert_never(command)
 
     async def _ask(self, wish: Wish, actor: Identity) -> Announcement:
-        request = await self._approval.request(actor, actor, wish, None)
-        return Announcement(messages.asked(request, actor), None, request.id)
+        answer = await self._approval.ask(actor, actor, wish, None)
+        said = messages.answered(answer) if isinstance(answer, Granted) else messages.asked(answer.request, actor)
+        return Announcement(said, None, answer.request.id)
+
+    async def _sessions(self, actor: Identity) -> str:
+        live = await self._store.sessions(live=True, identity=str(actor.id))
+        return messages.sessions([each for each in live if each.identity == actor.id], self._clock.now())
 
     async def _note_stranger(self, account: Account) -> None:
         details = {"platform": account.platform, "workspace": account.workspace, "user": account.user}
@@ -226,6 +282,9 @@ class Desk:
             )
 
     async def _review(self, request_id: str, actor: Identity, verdict: Verdict) -> Reply:
+        if (await self._store.request(request_id)).break_glass:
+            done = await self._approval.acknowledge(request_id, actor, verdict, None)
+            return Announcement(messages.acknowledged(done), None, request_id)
         answer = await self._approval.review(request_id, actor, verdict, None)
         match answer:
             case Granted() | TurnedDown():

@@ -66,12 +66,12 @@ def verify(raw: bytes, *, timestamp: str, unverified_signature: str, key: Ed2551
         raise Unauthenticated("The request was signed more than five minutes from now; check the clock of this host.")
 
 
-def message(card: Card) -> dict[str, Any]:
+def message(card: Card, row: str = "card") -> dict[str, Any]:
     """A card as Discord shows it. Nobody is notified by anything in its text."""
     users = [card.to.user] if card.to is not None else []
     called = "@everyone " * card.loud + "".join(f"<@{user}> " for user in users)
     text = (called + markdown(card.text))[:MAX_CONTENT]
-    buttons = [_button(button) for button in card.buttons]
+    buttons = [_button(button, row) for button in card.buttons]
     if card.link is not None:
         buttons.append({"type": 2, "style": 5, "label": card.link.label, "url": card.link.url})
     return {
@@ -108,7 +108,7 @@ class DiscordBoard:
 
     async def post(self, card: Card, row: str, under: str | None = None) -> str:
         """Raises `Unavailable`."""
-        body = message(card)
+        body = message(card, row)
         if under is not None:
             body["message_reference"] = {"message_id": under, "fail_if_not_exists": False}
         made = await call(self._session, "POST", self._messages, headers=self._headers, body=body)
@@ -117,7 +117,7 @@ class DiscordBoard:
     async def update(self, message_id: str, card: Card, row: str) -> None:
         """Raises `Unavailable`."""
         url = f"{self._messages}/{message_id}"
-        await call(self._session, "PATCH", url, headers=self._headers, body=message(card))
+        await call(self._session, "PATCH", url, headers=self._headers, body=message(card, row))
 
 
 def routes(
@@ -208,7 +208,7 @@ class _Discord:
             if reply.link is None and self.board is not None:
                 self.errands.run(self._redraw(self.board, button, row, _id(_object(payload, "message"), "id")))
             return answer(reply)
-        return {"type": _UPDATE, "data": message(await self.counter.card_again(button, row))}
+        return {"type": _UPDATE, "data": message(await self.counter.card_again(button, row), row)}
 
     async def _redraw(self, board: Board, button: Button, row: str, message_id: str) -> None:
         await board.update(message_id, await self.counter.card_again(button, row), row)
@@ -284,12 +284,12 @@ def _account(payload: Mapping[str, Any]) -> Account:
     return Account(PLATFORM, guild, _id(user, "id"), "", printable(str(user.get("username", ""))))
 
 
-def _button(button: Button) -> dict[str, Any]:
+def _button(button: Button, row: str) -> dict[str, Any]:
     return {
         "type": 2,
         "style": _STYLES.get(button.deed, 2),
         "label": button.deed.label,
-        "custom_id": button.code,
+        "custom_id": f"{button.code} {row}",
     }
 
 

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, assert_never
 
 from bastion.access.approval import Revoked
 from bastion.access.ballot import Answer, Granted, TurnedDown, WaitingForOthers
+from bastion.access.ending import Acknowledgement
 from bastion.access.standing import Held, Pending
 from bastion.core.grant import Approved, Basis, Closed, Grant, Request, Waiting, spell
 from bastion.core.identity import Identity
+from bastion.core.session import Session
 from bastion.core.target import printable
 
 if TYPE_CHECKING:
@@ -38,8 +40,12 @@ HELP = """\
 /bastion request web-1 as deploy for 2h because "…"   ask for access
 /bastion grant @contractor web-1 as deploy for 2h because "…"   give it
 /bastion approve q-…   /bastion deny q-…   answer a request
+/bastion extend g-… for 1h because "…"   more time
 /bastion revoke g-…   /bastion revoke @contractor web-1   end it
+/bastion withdraw q-…   take a request back
+/bastion break-glass web-1 as deploy for 1h because "…"   open it at once, where policy lets you, and be asked why
 /bastion who   who you are here, what you may reach, what waits for you
+/bastion sessions   what you have open
 /bastion link   tie this account to your identity
 Several targets or logins are written with commas. as crossing at the end: may be used beside other environments."""
 
@@ -92,6 +98,37 @@ def approved_by(story: Story) -> str:
     return f"Approved by {by}." if by else ""
 
 
+def ending(story: Story) -> str:
+    """Before the end of a grant; after it, that it is over."""
+    who = story.beneficiary.display
+    if (grant := story.grant) is None or grant.revoked_at is not None or story.at >= grant.ends_at:
+        return f"{who}'s access has ended."
+    return f"{who}'s access ends at {moment(grant.ends_at)}, in {spell(grant.ends_at - story.at)}."
+
+
+def acknowledged(done: Acknowledgement) -> str:
+    """After somebody answered for a break-glass."""
+    who = done.beneficiary.display
+    if done.grant.revoked_at is not None:
+        return f"{done.request.id}: your answer counts. {who}'s access by break-glass is over; open sessions are cut."
+    more = f" {done.missing} more must answer." if done.missing else " It is closed."
+    return f"{done.request.id}: your answer counts. {who}'s break-glass was right.{more}"
+
+
+def withdrawn(request: Request) -> str:
+    """After a request was taken back."""
+    return f"{request.id} is withdrawn: nobody can answer it any more."
+
+
+def sessions(live: Sequence[Session], now: datetime) -> str:
+    """Live sessions of one person."""
+    lines = (
+        f"{each.target} as {each.login}, {spell(now - each.started_at)} so far, until {moment(each.until)}, {each.id}"
+        for each in live
+    )
+    return "\n".join(lines) or "You have no open session."
+
+
 def lasting(story: Story) -> str:
     """What a grant lets somebody do, as the end of a sentence."""
     if (grant := story.grant) is None:
@@ -110,13 +147,17 @@ def _needs(request: Request, missing: int, approved: str = "") -> str:
 def answered(answer: Answer) -> str:
     """After a review, or a grant."""
     match answer:
+        case Granted(request, beneficiary, grant, by) if request.extends is not None:
+            hand = f"approved by {' and '.join(voter.display for voter in by)}" if by else "approved by policy"
+            return f"{beneficiary.display} may use {what(grant)} until {moment(grant.ends_at)} now. {grant.id}, {hand}."
         case Granted(request, beneficiary, grant, by):
+            hand = f"approved by {' and '.join(voter.display for voter in by)}" if by else _answered_by(grant)
             return "\n".join(
                 (
                     f"{beneficiary.display} may use {what(grant)} until {moment(grant.ends_at)} "
                     f"({spell(request.duration)}).",
                     f"Reason: {grant.reason}",
-                    f"Grant {grant.id}, approved by {' and '.join(voter.display for voter in by)}.",
+                    f"Grant {grant.id}, {hand}.",
                 )
             )
         case WaitingForOthers(request, beneficiary, missing):
@@ -129,6 +170,10 @@ def answered(answer: Answer) -> str:
             return f"{request.id} is closed, {reason}: {beneficiary.display} does not get {what(request)}."
         case _:
             assert_never(answer)
+
+
+def _answered_by(grant: Grant) -> str:
+    return "opened by break-glass" if grant.basis is Basis.BREAK_GLASS else "approved by policy"
 
 
 def revoked(ended: Revoked) -> str:

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import assert_never
 
 from bastion.access.ballot import grant_id_of
 from bastion.chatops import messages
 from bastion.chatops.cards import Button, Card, Deed, Link
 from bastion.core.errors import NotFound
-from bastion.core.grant import Approved, Closed, Grant, Outcome, Request, Review, Verdict, Waiting, outcome
+from bastion.core.grant import Approved, Basis, Closed, Grant, Outcome, Request, Review, Verdict, Waiting, outcome
 from bastion.core.identity import Identity
+from bastion.core.request import answers_owed
 from bastion.ports import Store
+
+CARD, WARNING = "card", "warning"
+"""Parts of a thread: where a request stands, and the last word before an end."""
+
+NEAR = timedelta(minutes=20)
+"""A little more than the time before an end at which a warning is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +65,30 @@ def card_of(story: Story, recordings: str | None = None) -> Card:
     return Card("\n".join(lines), _buttons(story), link)
 
 
+def warning_of(story: Story) -> Card:
+    """The last word before the end of a grant: with a button while that is near, without when it has been put off."""
+    grant = story.grant
+    is_near = grant is not None and grant.ends_at - story.at <= NEAR
+    return Card(messages.ending(story), _more_time(story) if is_near else ())
+
+
 def _buttons(story: Story) -> tuple[Button, ...]:
+    both = (Button(Deed.APPROVE, story.request.id), Button(Deed.REFUSE, story.request.id))
     if story.grant is not None:
-        return ()
+        owed = answers_owed(story.request, story.beneficiary, story.reviews)
+        return both if owed else _more_time(story)
     match story.standing:
         case Waiting():
-            return (Button(Deed.APPROVE, story.request.id), Button(Deed.REFUSE, story.request.id))
+            return both
         case Approved() | Closed():
             return ()
         case _:
             assert_never(story.standing)
+
+
+def _more_time(story: Story) -> tuple[Button, ...]:
+    """What was opened by break-glass is short, and stays so."""
+    grant = story.grant
+    if grant is None or grant.basis is Basis.BREAK_GLASS or not grant.is_live(story.at):
+        return ()
+    return (Button(Deed.EXTEND, grant.id, int(grant.ends_at.timestamp())),)

@@ -6,17 +6,16 @@ a crash or a chat that is away leads at worst to a line that is there twice.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bastion.chatops.board import Board
 from bastion.chatops.cards import Card
 from bastion.chatops.commands import Mention
-from bastion.chatops.story import card_of
+from bastion.chatops.story import CARD, WARNING, card_of, warning_of
 from bastion.chatops.telling import Telling, telling_of
 from bastion.core.errors import NotFound
 from bastion.core.notice import Asked, Ended, EndingSoon, Extended, Granted, Notice
 from bastion.ports import ChatPost, Clock, Store
-
-CARD, WARNING = "card", "warning"
-"""Parts of a thread: where a request stands, and the last word before an end."""
 
 
 class Threads:
@@ -58,7 +57,7 @@ class Threads:
                 card = card_of(telling.own)
                 await self._keep(telling.own.request.id, CARD, await self._board.post(card, CARD, root))
             case EndingSoon():
-                card = Card(telling.line, to=await self._holder(telling))
+                card = replace(warning_of(telling.story), to=await self._holder(telling))
                 message = await self._board.post(card, WARNING, root)
                 await self._keep(telling.story.request.id, WARNING, message)
             case Granted():
@@ -82,7 +81,7 @@ class Threads:
         request_id = telling.story.request.id
         posts = await self._store.chat_posts(self._board.platform, request_id)
         if WARNING in posts:
-            await self._board.update(posts[WARNING], Card(telling.line), WARNING)
+            await self._board.update(posts[WARNING], replace(warning_of(telling.story), buttons=()), WARNING)
             async with self._store.transaction() as tx:
                 await tx.forget_post(self._board.platform, request_id, WARNING)
 

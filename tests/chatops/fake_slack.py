@@ -58,6 +58,8 @@ class FakeSlack:
     refused: list[str] = field(default_factory=list)
     bastion: str = ""
     """Where HTTP requests go, when no socket is open."""
+    down: bool = False
+    """Answers nothing of use."""
     sockets: int = 0
     """How many were opened so far."""
     _triggers: dict[str, bool] = field(default_factory=dict)
@@ -234,6 +236,8 @@ class FakeSlack:
 
     async def _call(self, request: web.Request) -> web.Response:
         method = request.match_info["method"]
+        if self.down:
+            return web.Response(status=503)
         raw = await request.post() if request.content_type.startswith("application/x-www") else await request.json()
         fields = {key: _value(value) for key, value in raw.items()}
         wanted = APP_TOKEN if method == "apps.connections.open" else BOT_TOKEN

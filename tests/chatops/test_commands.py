@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from bastion.access.wish import Wish
 from bastion.chatops.commands import (
     ApproveCommand,
+    BreakGlassCommand,
     Command,
     DenyCommand,
+    ExtendCommand,
     GrantCommand,
     HelpCommand,
     LinkCommand,
@@ -20,7 +22,9 @@ from bastion.chatops.commands import (
     RequestCommand,
     RevokeGrantCommand,
     RevokeTargetCommand,
+    SessionsCommand,
     WhoCommand,
+    WithdrawCommand,
     parse,
     plain,
 )
@@ -109,6 +113,16 @@ GRANTED = GrantCommand(CARLA, FIX)
         pytest.param("revoke g-4t9z2m0wq7xh", RevokeGrantCommand("g-4t9z2m0wq7xh"), id="revoke a grant"),
         pytest.param("approve Q-4T9Z2M0WQ7XH", ApproveCommand("q-4t9z2m0wq7xh"), id="approve"),
         pytest.param("deny q-4t9z2m0wq7xh", DenyCommand("q-4t9z2m0wq7xh"), id="deny"),
+        pytest.param(
+            'extend g-4t9z2m0wq7xh for 1 h because "not done"',
+            ExtendCommand("g-4t9z2m0wq7xh", timedelta(hours=1), "not done"),
+            id="extend",
+        ),
+        pytest.param("withdraw q-4t9z2m0wq7xh", WithdrawCommand("q-4t9z2m0wq7xh"), id="withdraw"),
+        pytest.param(
+            "break-glass web-1 as deploy for 2h because fix the queue", BreakGlassCommand(FIX), id="break-glass"
+        ),
+        pytest.param("sessions", SessionsCommand(), id="sessions"),
         pytest.param("who", WhoCommand(), id="who"),
         pytest.param("link", LinkCommand(), id="link"),
         pytest.param("", HelpCommand(), id="nothing"),
@@ -122,7 +136,7 @@ def test_what_people_type_is_understood(text: str, command: Command) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("give", "'give' is not a command. There are: approve, deny, grant, help, link, request, revoke, who."),
+        ("give", "'give' is not a command. There are: approve, break-glass, deny, extend, grant, help,"),
         ("\x1b[2Jx", "'\N{REPLACEMENT CHARACTER}[2Jx' is not a command."),
         ("grant", "Write it like this: /bastion grant @contractor web-1 as deploy"),
         ("grant @carla web-1 as deploy for 2h because x", "@carla is only a name, and names decide nothing here."),
@@ -148,6 +162,11 @@ def test_what_people_type_is_understood(text: str, command: Command) -> None:
         ("grant <@U123> web-1 as deploy for \N{FULLWIDTH DIGIT TWO}h because x", "is not a duration."),
         ("grant <@U123> web-1 as deploy for forever because x", "'forever' is not a duration."),
         ("revoke", "Write it like this: /bastion revoke"),
+        ("extend g-4t9z2m0wq7xh because x", "“for …” is missing."),
+        ("extend g-4t9z2m0wq7xh for 1h", "“because …” is missing."),
+        ("extend q-4t9z2m0wq7xh for 1h because x", "'q-4t9z2m0wq7xh' is not an id."),
+        ('extend g-4t9z2m0wq7xh for 1h because "x" crossing', "What is extended stays what it is."),
+        ("sessions all", "Nothing comes after it: /bastion sessions"),
         ("revoke @carla web-1", "@carla is only a name"),
         ("revoke q-4t9z2m0wq7xh", "'q-4t9z2m0wq7xh' is not an id."),
         ("approve", "Write it like this: /bastion approve q-…"),

@@ -95,9 +95,10 @@ async def test_a_request_has_buttons_and_loses_them_when_it_is_answered(chat: Fa
 
     await chat.press("U0SAM", said, "Approve")
 
-    await until(lambda: not said.buttons)
+    await until(lambda: "Approve" not in said.buttons)
     (grant,) = await office.store.grants()
-    assert chat.shown(said).splitlines()[-1] == (
+    assert list(said.buttons) == ["Extend"]
+    assert chat.shown(said).splitlines()[-2] == (
         f"Approved by sam@example.com. May be used until 2026-03-02 11:00 UTC, {grant.id}."
     )
 
@@ -105,7 +106,7 @@ async def test_a_request_has_buttons_and_loses_them_when_it_is_answered(chat: Fa
 async def test_refusing_by_button_closes_the_request(chat: FakeSlack, office: Office) -> None:
     said = await asked(chat)
     await chat.press("U0SIA", said, "Refuse")
-    await until(lambda: not said.buttons)
+    await until(lambda: "Approve" not in said.buttons)
     assert chat.shown(said).endswith("Closed: it was refused by sia@example.com.")
     assert await grants(office) == 0
 
@@ -118,7 +119,7 @@ async def test_two_people_are_needed_where_policy_says_so_and_one_is_told_so(cha
     assert list(said.buttons) == ["Approve", "Refuse"]
     assert "your approval counts" in chat.whispers("U0SAM")[-1]
     await chat.press("U0SIA", said, "Approve")
-    await until(lambda: not said.buttons)
+    await until(lambda: "Approve" not in said.buttons)
     assert await grants(office) == 1
 
 
@@ -156,7 +157,7 @@ async def test_a_button_on_an_old_message_says_so_and_vanishes(chat: FakeSlack, 
     said = await asked(chat)
     office.clock.advance(timedelta(hours=25))
     await chat.press("U0SAM", said, "Approve")
-    await until(lambda: not said.buttons)
+    await until(lambda: "Approve" not in said.buttons)
     assert "is closed: nobody answered within 1d." in chat.whispers("U0SAM")[-1]
     assert chat.shown(said).endswith("Closed: nobody answered within 1d.")
     assert await grants(office) == 0
@@ -166,7 +167,7 @@ async def test_a_button_that_comes_after_the_answer_changes_nothing(chat: FakeSl
     said = await asked(chat)
     stale = Said(said.channel, said.ts, said.body)
     await chat.press("U0SAM", said, "Refuse")
-    await until(lambda: not said.buttons)
+    await until(lambda: "Approve" not in said.buttons)
     await chat.press("U0SIA", stale, "Approve")
     await until(lambda: bool(chat.whispers("U0SIA")))
     assert "is closed: it was refused by sam@example.com." in chat.whispers("U0SIA")[0]
@@ -186,7 +187,7 @@ async def test_many_presses_at_once_make_one_grant(chat: FakeSlack, office: Offi
     stale = [Said(said.channel, said.ts, said.body) for _ in range(6)]
     users = ["U0SAM", "U0SIA", "U0LEA"] * 2
     await asyncio.gather(*(chat.press(user, each, "Approve") for user, each in zip(users, stale, strict=True)))
-    await until(lambda: not said.buttons)
+    await until(lambda: "Approve" not in said.buttons)
     assert await grants(office) == 1
 
 
@@ -197,6 +198,36 @@ async def test_no_name_in_a_message_pings_or_formats(chat: FakeSlack) -> None:
     assert {text["type"] for text in shown} == {"plain_text"}
     assert all(not set(text["text"]) & set("<>") for text in shown)
     assert "Reason: @\N{WORD JOINER}channel *bold* @\N{WORD JOINER}lea <!here> `x`" in chat.shown(said)
+
+
+async def test_the_same_extend_button_extends_once(chat: FakeSlack, office: Office) -> None:
+    said = await asked(chat)
+    await chat.press("U0SAM", said, "Approve")
+    await until(lambda: "Extend" in said.buttons)
+    stale = Said(said.channel, said.ts, said.body)
+    await chat.press("U0SIA", said, "Extend")
+    (grant,) = await office.store.grants()
+    assert grant.ends_at == grant.starts_at + timedelta(hours=3)
+    await chat.press("U0LEA", stale, "Extend")
+    await until(lambda: bool(chat.whispers("U0LEA")))
+    assert f"{grant.id} was extended already; it has 3h left." in chat.whispers("U0LEA")[0]
+    assert (await office.store.grant(grant.id)).ends_at == grant.ends_at
+
+
+@pytest.mark.parametrize("over", ["expired", "revoked"])
+async def test_what_is_over_is_not_extended_by_an_old_button(chat: FakeSlack, office: Office, over: str) -> None:
+    said = await asked(chat)
+    await chat.press("U0SAM", said, "Approve")
+    await until(lambda: "Extend" in said.buttons)
+    (grant,) = await office.store.grants()
+    if over == "revoked":
+        await office.approval.revoke(grant.id, USERS["U0SAM"], None)
+    else:
+        office.clock.advance(timedelta(hours=2))
+    await chat.press("U0SIA", said, "Extend")
+    await until(lambda: said.buttons == {})
+    assert "cannot be extended" in chat.whispers("U0SIA")[0]
+    assert (await office.store.grant(grant.id)).ends_at == grant.ends_at
 
 
 # ---------------------------------------------------------------------------------------------------------------- form
@@ -263,6 +294,7 @@ async def test_the_home_shows_what_one_has_and_what_waits_and_its_buttons_work(c
         "You are carla@example.com (https://login.example.com#carla).",
         "What you have",
         f"web-1.staging.eu as deploy until 2026-03-02 11:00 UTC (2h left), {grant.id}",
+        "[Extend]",
         "What waits",
         f"{request.id}: carla@example.com asks for web-1.production.eu as deploy for 2h. Reason: deploy the fix. "
         "It waits for others.",
@@ -358,6 +390,8 @@ async def test_a_replayed_press_is_refused_even_when_it_calls_itself_a_retry(htt
         {"actions": []},
         {"actions": [{"action_id": "approve", "block_id": "card", "value": "approve:g-000000000000"}]},
         {"actions": [{"action_id": "approve", "block_id": "card", "value": "drop:q-000000000000"}]},
+        {"actions": [{"action_id": "extend", "block_id": "card", "value": "extend:g-000000000000"}]},
+        {"actions": [{"action_id": "approve", "block_id": "card", "value": "approve:q-000000000000:1"}]},
         {"actions": [{"action_id": "approve", "block_id": "card", "value": ["approve:q-000000000000"]}]},
         {"user": "U0SAM"},
         {"user": {"id": "../U0SAM", "team_id": TEAM}},
@@ -366,7 +400,7 @@ async def test_a_replayed_press_is_refused_even_when_it_calls_itself_a_retry(htt
         {"trigger_id": ""},
     ],
     ids=[
-        "another kind", "no action", "a grant", "no such deed", "a list", "no user", "no user id", "no team",
+        "another kind", "no action", "a grant", "no such deed", "no time", "a time", "a list", "no user", "no user id", "no team",
         "no message", "no trigger",
     ],
 )  # fmt: skip

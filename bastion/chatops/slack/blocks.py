@@ -140,6 +140,8 @@ def _button(button: Button) -> Block:
             return block | {"style": "primary"}
         case Deed.REFUSE:
             return block | {"style": "danger"}
+        case Deed.EXTEND:
+            return block
         case _:
             assert_never(button.deed)
 

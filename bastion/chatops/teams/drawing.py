@@ -59,5 +59,7 @@ def _action(button: Button, row: str) -> dict[str, Any]:
             return action | {"style": "positive"}
         case Deed.REFUSE:
             return action | {"style": "destructive"}
+        case Deed.EXTEND:
+            return action
         case _:
             assert_never(button.deed)
