@@ -204,7 +204,10 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
         stack.push_async_callback(write, Kind.NODE_STOPPED)
         outbox = Outbox(ways=chats.notices, **parts("store", "coordination", "clock", "node"))
         sweeping = Sweeping(**parts("store", "clock", "node"))
-        for work in (outbox.run, sweeping.run, functools.partial(_keep_pace, steady, store), *chats.background):
+        stack.push_async_callback(_ended, asyncio.create_task(outbox.run()))
+        stack.push_async_callback(_ended, asyncio.create_task(sweeping.run()))
+        stack.push_async_callback(_ended, asyncio.create_task(_keep_pace(steady, store)))
+        for work in chats.background:
             stack.push_async_callback(_ended, asyncio.create_task(work()))
         yield Node(settings, supervision, identities.freshness, ssh_port, runner.addresses[0][1], policies, write)
 
