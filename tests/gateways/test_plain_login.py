@@ -347,7 +347,7 @@ async def test_what_began_under_one_name_is_not_finished_under_another(plain: Pl
     )  # fmt: skip
     await login.challenge(DIRECT, "a client")
     with pytest.raises(Refused, match="was not begun"):
-        await login.finish(PRODUCTION, b"the connection")
+        await login.finish(PRODUCTION, b"the connection", say=lambda _: None, gone=lambda: False)
     await login.withdraw()
     assert bastion.logins.waiting == 0
 
