@@ -26,6 +26,7 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from bastion.access.pkce import challenge_of, new_secret
 from bastion.adapters.oidc import OidcProvider
 from bastion.adapters.oidc.fetch import MAX_ANSWER, check_url
+from bastion.adapters.oidc.id_token import check_renewed
 from bastion.adapters.oidc.keys import MAX_AGE, REFETCH_PAUSE, read_keys
 from bastion.adapters.oidc.metadata import ALGORITHMS
 from bastion.adapters.oidc.signature import ID_TOKEN, read_header
@@ -624,3 +625,27 @@ async def test_the_demo_provider_refuses_what_a_real_one_would(honest: Pair, bad
         f"{honest.provider.issuer}/authorize", data={**form, "account": "alice", **bad}, allow_redirects=False
     ) as response:
         assert response.status == 400
+
+
+# ---------------------------------------------------------------------------------------------------------- renewals
+
+
+def renewed(clock: FakeClock, **changed: Any) -> VerifiedClaims:
+    now = int(clock.now().timestamp())
+    said = {"iss": "https://login.example.com", "sub": "alice", "aud": "bastion", "iat": now, "exp": now + 60}
+    expected = {"issuer": "https://login.example.com", "client_id": "bastion", "subject": "alice"}
+    return check_renewed(said | changed, now=clock.now(), **expected)
+
+
+def test_a_renewed_id_token_needs_no_nonce(clock: FakeClock) -> None:
+    assert renewed(clock).subject == "alice"
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [{"sub": "bob"}, {"iss": "https://evil.example"}, {"aud": "other"}, {"azp": "other"}, {"exp": 1}, {"events": {}}],
+    ids=lambda lie: next(iter(lie)),
+)
+def test_a_renewed_id_token_about_somebody_or_something_else_is_refused(clock: FakeClock, lie: dict[str, Any]) -> None:
+    with pytest.raises(Unauthenticated):
+        renewed(clock, **lie)

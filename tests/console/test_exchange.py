@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from bastion.core.grant import Request, can_review
 from bastion.core.identity import Identity, IdentityId, IdentityKind
 from bastion.core.policy import Demands
 from bastion.core.target import Scope
+from bastion.demo.browser import ScriptedBrowser
 from tests.fakes import FakeClock
 from tests.services.identity import AUDIENCE, OUTSIDE, Console, running_console
 
@@ -227,3 +229,14 @@ def test_a_star_stays_within_its_part(pattern: str, subject: str) -> None:
 
     if "**" not in single:
         assert SubjectRule(single).matches(subject) == means(single, subject)
+
+
+async def test_a_workload_is_not_taken_for_a_person(console: Console) -> None:
+    """As a person it could review (law 10)."""
+    now = console.provider.clock.now()
+    who = IdentityId(console.provider.issuer, "alice")
+    async with console.store.transaction() as transaction:
+        await transaction.save_identity(Identity(who, None, None, frozenset(), IdentityKind.WORKLOAD, now), now)
+    page = await asyncio.to_thread(ScriptedBrowser().log_in, f"{console.url}/login", "alice")
+    assert (page.status, "as a workload" in page.text) == (403, True)
+    assert (await console.store.identity(who)).kind is IdentityKind.WORKLOAD
