@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
+from bastion.access.ballot import grant_id_of
 from bastion.access.powers import Powers
+from bastion.access.sweeping import SOON, UNUSED
 from bastion.access.wish import recall
 from bastion.core.errors import NotFound, Refused
 from bastion.core.geofence import Place
 from bastion.core.grant import REQUEST_LIFETIME, Grant, Request, can_review
 from bastion.core.identity import Identity
-from bastion.core.target import Catalogue
+from bastion.core.request import Life, Stage
+from bastion.core.target import Catalogue, printable
 from bastion.ports import Clock, Policies, Store
+
+__all__ = ["UNUSED", "Held", "Pending", "Reviewable", "Standing", "Told"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,26 @@ class Pending:
     request: Request
     beneficiary: Identity
     answerable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One request, and where it is in its life."""
+
+    life: Life
+    stage: Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Reviewable:
+    """A live grant, as whoever reviews standing access wants to see it."""
+
+    grant: Grant
+    holder: Identity
+    last_used: datetime | None
+    is_unused: bool
+    """Longer than was asked about; of one that was never used, since it began."""
+    is_ending_soon: bool
 
 
 class Standing:
@@ -69,6 +95,54 @@ class Standing:
             if answerable or viewer.id in (request.asker, request.beneficiary):
                 found.append(Pending(request, beneficiary, answerable))
         return found
+
+    async def owed(self, viewer: Identity, place: Place | None) -> Sequence[Pending]:
+        """Break-glass that waits for an answer and that ``viewer`` may answer for, or opened; oldest first."""
+        found = []
+        for request in await self._store.broken_glass():
+            if not self._powers.holds(request.scope, place):
+                continue
+            beneficiary = await self._store.identity(request.beneficiary)
+            answerable = self._may_answer(viewer, request, beneficiary, place)
+            if answerable or viewer.id == request.beneficiary:
+                found.append(Pending(request, beneficiary, answerable))
+        return found
+
+    async def one_request(self, viewer: Identity, request_id: str, place: Place | None) -> Told:
+        """A request that ``viewer`` made, would profit from, may answer, or oversees.
+
+        Raises:
+            NotFound: there is none, or not for them.
+        """
+        request = await self._store.request(request_id)
+        beneficiary = await self._store.identity(request.beneficiary)
+        theirs = viewer.id in (request.asker, request.beneficiary)
+        if not self._powers.holds(request.scope, place) or not (
+            theirs
+            or self._may_answer(viewer, request, beneficiary, place)
+            or self._powers.oversees(viewer, request.scope, place, self._clock.now())
+        ):
+            raise NotFound(f"There is no request {printable(request_id)!r}.")
+        try:
+            grant = await self._store.grant(grant_id_of(request))
+        except NotFound:
+            grant = None
+        life = Life(request, beneficiary, tuple(await self._store.reviews(request_id)), grant)
+        return Told(life, life.stage(self._clock.now()))
+
+    async def review(self, viewer: Identity, place: Place | None, unused_for: timedelta) -> Sequence[Reviewable]:
+        """Live grants in the scopes that ``viewer`` oversees, and their own, by when they were last used; those that
+        nobody used for longest first.
+        """
+        now, held = self._clock.now(), await self.grants(viewer, place)
+        used = await self._store.last_used([each.grant.id for each in held])
+
+        def reviewable(each: Held) -> Reviewable:
+            last = used.get(each.grant.id)
+            idle = now - (last or each.grant.starts_at) >= unused_for
+            return Reviewable(each.grant, each.holder, last, idle, each.grant.ends_at - now <= SOON)
+
+        return sorted(map(reviewable, held), key=lambda each: each.last_used or each.grant.starts_at)
 
     async def look_up(self, viewer: Identity, who: str, place: Place | None) -> Identity:
         """The identity that ``who`` means: ``issuer#subject``, or an e-mail that exactly one identity verified.

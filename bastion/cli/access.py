@@ -1,4 +1,4 @@
-"""``bastion grant``, ``revoke``, ``request``, ``requests``, ``approve``, ``deny``, ``access``."""
+"""The life of a request from a terminal: ``bastion request``, ``approve``, ``grant``, ``extend``, ``revoke``…"""
 
 from __future__ import annotations
 
@@ -15,7 +15,19 @@ _Duration = Annotated[str, typer.Option("--for", metavar="DURATION", help="As in
 _Reason = Annotated[str, typer.Option("--because", metavar="REASON", help="What it is for")]
 _Crossing = Annotated[bool, typer.Option("--crossing", help="May be used beside sessions in other environments")]
 _RequestId = Annotated[str, typer.Argument(metavar="ID", help="Of the request, as in q-4t9z2m0wq7xh")]
+WAIT_SECONDS = 0.5
+"""Between looks at a request that is waited for."""
+
 _WHO = "Somebody's verified e-mail, or issuer#subject"
+
+
+_Ticket = Annotated[str | None, typer.Option("--ticket", help="The ticket it is for, where a policy asks for one")]
+_Start = Annotated[str | None, typer.Option("--from", metavar="START", help="As in 2026-03-02T09:00Z, or: in 2h")]
+_Network = Annotated[str | None, typer.Option("--network", help="Use it from there only, as in 192.0.2.0/24")]
+_Actions = Annotated[
+    list[str] | None, typer.Option("--action", metavar="ACTION", help="As in ssh:exec; may be repeated; else all")
+]
+_Note = Annotated[str | None, typer.Option("--note", help="A remark that is kept with your answer")]
 
 
 def register(app: typer.Typer) -> None:
@@ -24,8 +36,11 @@ def register(app: typer.Typer) -> None:
         ("requests", requests),
         ("approve", approve),
         ("deny", deny),
+        ("withdraw", withdraw),
         ("grant", grant),
+        ("extend", extend),
         ("revoke", revoke),
+        ("break-glass", break_glass),
         ("access", access),
     ):
         app.command(name)(command)
@@ -37,10 +52,22 @@ def request(
     duration: _Duration,
     reason: _Reason,
     crossing: _Crossing = False,
+    ticket: _Ticket = None,
+    start: _Start = None,
+    network: _Network = None,
+    actions: _Actions = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Return when it was answered; status 1 when it is not granted")
+    ] = False,
     as_json: _AsJson = False,
 ) -> None:
     """Ask for access to a target for yourself."""
-    _call("POST", "/api/v1/requests", as_json, _wish(targets, logins, duration, reason, crossing))
+    wish = _wish(targets, logins, duration, reason, crossing)
+    wish |= _narrower(ticket=ticket, starts_at=start, network=network, actions=actions)
+    answer = _ask("POST", "/api/v1/requests", wish)
+    _print(answer, as_json and not wait)
+    if wait and answer["status"] == "waiting":
+        _wait(answer["request"]["id"], as_json)
 
 
 def grant(
@@ -50,10 +77,56 @@ def grant(
     duration: _Duration,
     reason: _Reason,
     crossing: _Crossing = False,
+    ticket: _Ticket = None,
+    start: _Start = None,
+    network: _Network = None,
+    actions: _Actions = None,
     as_json: _AsJson = False,
 ) -> None:
     """Give somebody access to a target. It counts as your approval; where more are needed, it waits for them."""
-    _call("POST", "/api/v1/grants", as_json, {"who": who, **_wish(targets, logins, duration, reason, crossing)})
+    wish = _wish(targets, logins, duration, reason, crossing)
+    wish |= _narrower(ticket=ticket, starts_at=start, network=network, actions=actions)
+    _call("POST", "/api/v1/grants", as_json, {"who": who, **wish})
+
+
+def extend(
+    grant_id: Annotated[str, typer.Argument(metavar="ID", help="Of the grant, as in g-4t9z2m0wq7xh")],
+    duration: _Duration,
+    reason: _Reason,
+    ticket: _Ticket = None,
+    as_json: _AsJson = False,
+) -> None:
+    """Ask that a grant may end later; of anybody but its holder it counts as their approval of that."""
+    body = {"duration": duration, "reason": reason, **_narrower(ticket=ticket)}
+    _call("POST", f"/api/v1/grants/{_id('g', grant_id)}/extend", as_json, body)
+
+
+def break_glass(
+    targets: Annotated[list[str] | None, typer.Argument(metavar="[TARGET...]", help="As in web-1.staging.eu")] = None,
+    logins: Annotated[list[str] | None, typer.Option("--as", metavar="LOGIN", help="Login on the target")] = None,
+    duration: Annotated[str, typer.Option("--for", metavar="DURATION", help="As in 30m")] = "30m",
+    reason: Annotated[str, typer.Option("--because", metavar="REASON", help="What has happened")] = "",
+    ticket: _Ticket = None,
+    confirm: Annotated[str | None, typer.Option("--confirm", metavar="ID", help="It was right: answer for it")] = None,
+    object_: Annotated[
+        str | None, typer.Option("--object", metavar="ID", help="It was not right: answer for it, and end it")
+    ] = None,
+    note: _Note = None,
+    as_json: _AsJson = False,
+) -> None:
+    """In an emergency: access at once. Every reviewer is told, and somebody has to answer for it afterwards.
+
+    With neither targets nor an id, list what nobody has answered for yet.
+    """
+    if confirm or object_:
+        path = f"/api/v1/requests/{_id('q', confirm or object_ or '')}/acknowledge"
+        verdict = "approve" if confirm else "refuse"
+        _call("POST", path, as_json, {"verdict": verdict, **_narrower(note=note)})
+    elif targets:
+        wish = _wish(targets, logins or [], duration, reason, False) | _narrower(ticket=ticket)
+        _call("POST", "/api/v1/break-glass", as_json, wish)
+    else:
+        _call("GET", "/api/v1/break-glass", as_json)
 
 
 def revoke(
@@ -75,19 +148,42 @@ def requests(as_json: _AsJson = False) -> None:
     _call("GET", "/api/v1/requests", as_json)
 
 
-def approve(request_id: _RequestId, as_json: _AsJson = False) -> None:
+def approve(request_id: _RequestId, note: _Note = None, as_json: _AsJson = False) -> None:
     """Approve a request. Nobody approves themselves."""
-    _call("POST", f"/api/v1/requests/{_id('q', request_id)}/review", as_json, {"verdict": "approve"})
+    body = {"verdict": "approve", **_narrower(note=note)}
+    _call("POST", f"/api/v1/requests/{_id('q', request_id)}/review", as_json, body)
 
 
-def deny(request_id: _RequestId, as_json: _AsJson = False) -> None:
+def deny(request_id: _RequestId, note: _Note = None, as_json: _AsJson = False) -> None:
     """Refuse a request, for everybody."""
-    _call("POST", f"/api/v1/requests/{_id('q', request_id)}/review", as_json, {"verdict": "refuse"})
+    body = {"verdict": "refuse", **_narrower(note=note)}
+    _call("POST", f"/api/v1/requests/{_id('q', request_id)}/review", as_json, body)
 
 
-def access(as_json: _AsJson = False) -> None:
+def withdraw(request_id: _RequestId, as_json: _AsJson = False) -> None:
+    """Take back a request that nobody has answered yet."""
+    _call("POST", f"/api/v1/requests/{_id('q', request_id)}/withdraw", as_json, {})
+
+
+def access(
+    review: Annotated[
+        bool, typer.Option("--review", help="Everybody's, where you review or administer: used when, ending soon")
+    ] = False,
+    unused: Annotated[str, typer.Option("--unused", metavar="DURATION", help="What counts as unused for long")] = "7d",
+    as_csv: Annotated[bool, typer.Option("--csv", help="With --review: a table for a spreadsheet")] = False,
+    as_json: _AsJson = False,
+) -> None:
     """Show what you may reach now, and until when."""
-    _call("GET", "/api/v1/access", as_json)
+    if not review:
+        _call("GET", "/api/v1/access", as_json)
+    elif as_csv:
+        from bastion.cli.client import Client
+
+        query = {"unused": unused, "format": "csv"}
+        for line in Client.from_login().stream("/api/v1/access/review", query):
+            typer.echo(line.decode(errors="replace"))
+    else:
+        _print(_ask("GET", "/api/v1/access/review", None, {"unused": unused}), as_json)
 
 
 def _wish(targets: list[str], logins: list[str], duration: str, reason: str, crossing: bool) -> dict[str, Any]:
@@ -109,13 +205,39 @@ def _id(kind: str, text: str) -> str:
     return text
 
 
+def _narrower(**named: Any) -> dict[str, Any]:
+    """What was given."""
+    return {name: value for name, value in named.items() if value}
+
+
+def _wait(request_id: str, as_json: bool) -> None:
+    """Until it was answered. Ctrl-C leaves it open."""
+    import time
+
+    from bastion.cli import exits
+
+    while (told := _ask("GET", f"/api/v1/requests/{request_id}"))["stage"] == "asked":
+        time.sleep(WAIT_SECONDS)
+    _print(told, as_json)
+    if told["stage"] not in ("granted", "agreed", "done"):
+        raise typer.Exit(exits.REFUSED)
+
+
+def _ask(method: str, path: str, body: dict[str, Any] | None = None, query: dict[str, str] | None = None) -> Any:
+    from bastion.cli.client import Client
+
+    return Client.from_login().call(method, path, body, query)
+
+
 def _call(method: str, path: str, as_json: bool, body: dict[str, Any] | None = None) -> None:
+    _print(_ask(method, path, body), as_json)
+
+
+def _print(answer: Any, as_json: bool) -> None:
     import json
 
-    from bastion.cli.client import Client
     from bastion.core.target import printable
 
-    answer = Client.from_login().call(method, path, body)
     if as_json:
         typer.echo(json.dumps({key: value for key, value in answer.items() if key != "text"}, indent=2))
         return

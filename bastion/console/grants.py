@@ -1,28 +1,35 @@
 """Requests, reviews, grants and revocations over the JSON API.
 
 Every answer has ``text``, the same sentences that the chat says, for a command line to print. What may be done is
-decided in `bastion.access`; here bodies become wishes, and values become JSON.
+decided in `bastion.access`; bodies become wishes, and values become JSON, in `bastion.console.shapes`.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
-from typing import Any, assert_never
+from datetime import timedelta
 
 from aiohttp import web
 
 from bastion.access.approval import Approval, Holding, Revoked
-from bastion.access.ballot import Answer, Granted, TurnedDown, WaitingForOthers
-from bastion.access.standing import Held, Pending, Standing
-from bastion.access.wish import Wish
+from bastion.access.ballot import WaitingForOthers
+from bastion.access.standing import UNUSED, Reviewable, Standing
 from bastion.chatops import messages
+from bastion.console import shapes
 from bastion.console.body import read_object, read_strings
 from bastion.console.caller import Caller, caller_of
-from bastion.core.grant import Grant, Request, Verdict, parse_duration, spell
+from bastion.core.errors import Refused
+from bastion.core.grant import parse_duration
 from bastion.core.identity import Identity
 from bastion.ports import Clock
 
-_WISH = ("targets", "logins", "duration", "reason")
+COLUMNS = ("id", "display", "identity", "scope", "targets", "logins", "basis", "starts_at", "ends_at", "last_used",
+           "unused", "ending_soon", "approved_by", "reason")  # fmt: skip
+"""Of the review of access as a table."""
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def routes(*, approval: Approval, standing: Standing, clock: Clock) -> list[web.RouteDef]:
@@ -33,10 +40,17 @@ def routes(*, approval: Approval, standing: Standing, clock: Clock) -> list[web.
         web.get("/api/v1/grants", api.grants, allow_head=False),
         web.post("/api/v1/grants/revoke", api.revoke_target),
         web.post("/api/v1/grants/{id}/revoke", api.revoke),
+        web.post("/api/v1/grants/{id}/extend", api.extend),
         web.post("/api/v1/requests", api.request),
         web.get("/api/v1/requests", api.requests, allow_head=False),
+        web.get("/api/v1/requests/{id}", api.one_request, allow_head=False),
         web.post("/api/v1/requests/{id}/review", api.review),
+        web.post("/api/v1/requests/{id}/withdraw", api.withdraw),
+        web.post("/api/v1/requests/{id}/acknowledge", api.acknowledge),
+        web.post("/api/v1/break-glass", api.break_glass),
+        web.get("/api/v1/break-glass", api.owed, allow_head=False),
         web.get("/api/v1/access", api.access, allow_head=False),
+        web.get("/api/v1/access/review", api.review_of_access, allow_head=False),
     ]
 
 
@@ -48,15 +62,16 @@ class _Api:
 
     async def grant(self, request: web.Request) -> web.Response:
         caller = await caller_of(request)
-        body = await read_object(request, required=("who", *_WISH), optional=("crossing",))
-        beneficiary = await self._who(caller, body["who"])
-        answer = await self._approval.grant(caller.identity, beneficiary, _wish(body), caller.place)
-        return web.json_response(_answer(answer), status=201)
+        body = await read_object(request, required=("who", *shapes.WISH), optional=shapes.NARROWER)
+        wish, who = shapes.wish_of(body, self._clock.now()), shapes.text_of(body, "who")
+        beneficiary = await self._who(caller, who)
+        answer = await self._approval.grant(caller.identity, beneficiary, wish, caller.place)
+        return web.json_response(shapes.answer_json(answer), status=201)
 
     async def grants(self, request: web.Request) -> web.Response:
         caller = await caller_of(request)
         held = await self._standing.grants(caller.identity, caller.place)
-        return web.json_response(_held(held, messages.grants(held, now=self._clock.now())))
+        return web.json_response(shapes.held_json(held, messages.grants(held, now=self._clock.now())))
 
     async def revoke(self, request: web.Request) -> web.Response:
         caller = await caller_of(request)
@@ -71,114 +86,122 @@ class _Api:
         ended = await self._approval.revoke(Holding(beneficiary, target), caller.identity, caller.place)
         return web.json_response(_revoked(ended))
 
+    async def extend(self, request: web.Request) -> web.Response:
+        caller = await caller_of(request)
+        body = await read_object(request, required=("duration", "reason"), optional=("ticket", "seen_end"))
+        more = shapes.more_time_of(body)
+        answer = await self._approval.extend(request.match_info["id"], caller.identity, more, caller.place)
+        return web.json_response(shapes.answer_json(answer))
+
     async def request(self, request: web.Request) -> web.Response:
         caller = await caller_of(request)
-        wish = _wish(await read_object(request, required=_WISH, optional=("crossing",)))
-        made = await self._approval.request(caller.identity, caller.identity, wish, caller.place)
-        body = {"request": _request(made, caller.identity), "text": messages.asked(made, caller.identity)}
-        return web.json_response(body, status=201)
+        body = await read_object(request, required=shapes.WISH, optional=shapes.NARROWER)
+        wish = shapes.wish_of(body, self._clock.now())
+        answer = await self._approval.ask(caller.identity, caller.identity, wish, caller.place)
+        waits = isinstance(answer, WaitingForOthers)
+        text = messages.asked(answer.request, caller.identity) if waits else messages.answered(answer)
+        return web.json_response(shapes.answer_json(answer, text), status=201)
 
     async def requests(self, request: web.Request) -> web.Response:
         caller = await caller_of(request)
         waiting = await self._standing.pending(caller.identity, caller.place)
-        return web.json_response({"requests": [_pending(each) for each in waiting], "text": messages.pending(waiting)})
+        text = messages.pending(waiting)
+        return web.json_response({"requests": [shapes.pending_json(each) for each in waiting], "text": text})
+
+    async def one_request(self, request: web.Request) -> web.Response:
+        caller = await caller_of(request)
+        told = await self._standing.one_request(caller.identity, request.match_info["id"], caller.place)
+        line = messages.asking(told.life.request, told.life.beneficiary)
+        return web.json_response(shapes.told_json(told) | {"text": f"{line}\nIt is {told.stage}."})
 
     async def review(self, request: web.Request) -> web.Response:
         caller = await caller_of(request)
-        (word,) = await read_strings(request, "verdict")
-        if word not in (verdict.value for verdict in Verdict):
-            raise web.HTTPBadRequest(text="verdict is approve or refuse.")
-        answer = await self._approval.review(request.match_info["id"], caller.identity, Verdict(word), caller.place)
-        return web.json_response(_answer(answer))
+        body = await read_object(request, required=("verdict",), optional=("note",))
+        verdict, note = shapes.verdict_of(body), shapes.text_of(body, "note")
+        answer = await self._approval.review(request.match_info["id"], caller.identity, verdict, caller.place, note)
+        return web.json_response(shapes.answer_json(answer))
+
+    async def acknowledge(self, request: web.Request) -> web.Response:
+        caller = await caller_of(request)
+        body = await read_object(request, required=("verdict",), optional=("note",))
+        verdict, note = shapes.verdict_of(body), shapes.text_of(body, "note")
+        done = await self._approval.acknowledge(request.match_info["id"], caller.identity, verdict, caller.place, note)
+        return web.json_response(shapes.acknowledgement_json(done))
+
+    async def withdraw(self, request: web.Request) -> web.Response:
+        caller = await caller_of(request)
+        await read_object(request, required=())
+        withdrawn = await self._approval.withdraw(request.match_info["id"], caller.identity, caller.place)
+        body = {"request": shapes.request_json(withdrawn, caller.identity), "text": messages.withdrawn(withdrawn)}
+        return web.json_response(body)
+
+    async def break_glass(self, request: web.Request) -> web.Response:
+        caller = await caller_of(request)
+        optional = [name for name in shapes.NARROWER if name != "starts_at"]
+        body = await read_object(request, required=shapes.WISH, optional=optional)
+        wish = shapes.wish_of(body, self._clock.now())
+        answer = await self._approval.break_glass(caller.identity, wish, caller.place)
+        return web.json_response(shapes.answer_json(answer), status=201)
+
+    async def owed(self, request: web.Request) -> web.Response:
+        caller = await caller_of(request)
+        owed = await self._standing.owed(caller.identity, caller.place)
+        text = messages.pending(owed) if owed else "Nobody owes a review of a break-glass."
+        return web.json_response({"requests": [shapes.pending_json(each) for each in owed], "text": text})
 
     async def access(self, request: web.Request) -> web.Response:
         caller = await caller_of(request)
         held = await self._standing.access_of(caller.identity, caller.place)
-        return web.json_response(_held(held, messages.access(held, now=self._clock.now())))
+        return web.json_response(shapes.held_json(held, messages.access(held, now=self._clock.now())))
 
-    async def _who(self, caller: Caller, who: object) -> Identity:
-        if not isinstance(who, str):
-            raise web.HTTPBadRequest(text="who is not a string.")
+    async def review_of_access(self, request: web.Request) -> web.Response:
+        caller = await caller_of(request)
+        found = await self._standing.review(caller.identity, caller.place, _unused_for(request))
+        if request.query.get("format") == "csv":
+            return web.Response(text=_table(found), content_type="text/csv", charset="utf-8")
+        lines = [f"{messages.what(each.grant)}: {_remark(each)}" for each in found]
+        text = "\n".join(f"{each.holder.display}, {line}" for each, line in zip(found, lines, strict=True))
+        body = {"grants": [shapes.reviewable_json(each) for each in found], "text": text or "There is no live grant."}
+        return web.json_response(body)
+
+    async def _who(self, caller: Caller, who: str) -> Identity:
         return await self._standing.look_up(caller.identity, who, caller.place)
 
 
-def _wish(body: dict[str, Any]) -> Wish:
-    """A wish from a body that has the keys; their types are checked here.
-
-    Raises:
-        HTTPBadRequest: a value is not of its type.
-        Refused: the duration cannot be read.
-    """
-    for name in ("targets", "logins"):
-        if not isinstance(body[name], list) or not all(isinstance(each, str) for each in body[name]):
-            raise web.HTTPBadRequest(text=f"{name} is not a list of strings.")
-    for name in ("duration", "reason"):
-        if not isinstance(body[name], str):
-            raise web.HTTPBadRequest(text=f"{name} is not a string.")
-    crossing = body.get("crossing", False)
-    if not isinstance(crossing, bool):
-        raise web.HTTPBadRequest(text="crossing is neither true nor false.")
-    return Wish(
-        tuple(body["targets"]), tuple(body["logins"]), parse_duration(body["duration"]), body["reason"], crossing
-    )
-
-
-def _answer(answer: Answer) -> dict[str, Any]:
-    body: dict[str, Any] = {"request": _request(answer.request, answer.beneficiary), "text": messages.answered(answer)}
-    match answer:
-        case Granted(_, beneficiary, grant, _):
-            return body | {"status": "granted", "grant": _grant(grant, beneficiary)}
-        case WaitingForOthers(_, _, missing):
-            return body | {"status": "waiting", "missing": missing}
-        case TurnedDown(_, _, reason):
-            return body | {"status": "refused", "reason": reason}
-        case _:
-            assert_never(answer)
-
-
-def _revoked(ended: Revoked) -> dict[str, Any]:
-    grants = [_grant(grant, ended.beneficiary) for grant in ended.grants]
+def _revoked(ended: Revoked) -> dict[str, object]:
+    grants = [shapes.grant_json(grant, ended.beneficiary) for grant in ended.grants]
     return {"grants": grants, "text": messages.revoked(ended)}
 
 
-def _held(held: Sequence[Held], text: str) -> dict[str, Any]:
-    return {"grants": [_grant(each.grant, each.holder) for each in held], "text": text}
+def _unused_for(request: web.Request) -> timedelta:
+    """The query's ``unused``, as in 7d; unknown keys and formats are refused as in bodies."""
+    if unknown := sorted(request.query.keys() - {"unused", "format"}):
+        raise web.HTTPBadRequest(text=f"The query has unknown keys: {', '.join(map(repr, unknown))[:200]}.")
+    if request.query.get("format", "json") not in ("json", "csv"):
+        raise web.HTTPBadRequest(text="format is json or csv.")
+    try:
+        return parse_duration(request.query["unused"]) if "unused" in request.query else UNUSED
+    except Refused as refused:
+        raise web.HTTPBadRequest(text=f"unused: {refused.public}") from None
 
 
-def _pending(each: Pending) -> dict[str, Any]:
-    return _request(each.request, each.beneficiary) | {"answerable": each.answerable}
+def _remark(each: Reviewable) -> str:
+    used = f"last used {messages.moment(each.last_used)}" if each.last_used else "never used"
+    marks = [used, *(["unused for long"] if each.is_unused else []), *(["ending soon"] if each.is_ending_soon else [])]
+    return f"{each.grant.id}, until {messages.moment(each.grant.ends_at)}, {', '.join(marks)}"
 
 
-def _request(request: Request, beneficiary: Identity) -> dict[str, Any]:
-    return _common(request, beneficiary) | {
-        "asker": str(request.asker),
-        "duration": spell(request.duration),
-        "approvals": request.demands.approvals,
-        "reviewers": sorted(request.demands.reviewers),
-        "asked_at": request.asked_at.isoformat(),
-        "times_out_at": request.times_out_at.isoformat(),
-    }
+def _table(found: Sequence[Reviewable]) -> str:
+    """CSV (RFC 4180). A spreadsheet must not take what people chose for a formula."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(COLUMNS)
+    for each in found:
+        shape = shapes.reviewable_json(each)
+        writer.writerow([_cell(shape[column]) for column in COLUMNS])
+    return out.getvalue()
 
 
-def _grant(grant: Grant, holder: Identity) -> dict[str, Any]:
-    return _common(grant, holder) | {
-        "request": grant.request_id,
-        "starts_at": grant.starts_at.isoformat(),
-        "ends_at": grant.ends_at.isoformat(),
-        "approved_by": [str(voter) for voter in grant.approved_by],
-        "revoked_at": grant.revoked_at.isoformat() if grant.revoked_at else None,
-    }
-
-
-def _common(subject: Request | Grant, person: Identity) -> dict[str, Any]:
-    return {
-        "id": subject.id,
-        "identity": str(person.id),
-        "display": person.display,
-        "scope": str(subject.scope),
-        "targets": sorted(subject.targets),
-        "logins": sorted(subject.logins),
-        "actions": sorted(subject.actions),
-        "reason": subject.reason,
-        "crossing": subject.crossing,
-    }
+def _cell(value: object) -> str:
+    text = " ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text

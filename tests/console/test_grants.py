@@ -50,6 +50,8 @@ async def test_a_grant_in_one_step(console: OfficeConsole) -> None:
         "starts_at": "2026-03-02T09:00:00+00:00",
         "ends_at": "2026-03-02T11:00:00+00:00",
         "approved_by": ["https://login.example.com#sam"],
+        "basis": "reviewed",
+        "network": None,
         "revoked_at": None,
     }
     event = (await console.office.events("grant:approved"))[0]
