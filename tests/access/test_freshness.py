@@ -127,6 +127,20 @@ async def test_a_refusal_of_a_login_that_was_replaced_meanwhile_ends_nobody(hous
     assert house.issuer.asked[-1] == ("alice", "second")
 
 
+async def test_an_answer_about_a_login_that_is_no_more_changes_nobody(house: House) -> None:
+    await house.log_in()
+
+    async def answers_late(subject: str) -> Renewal:
+        async with house.store.transaction() as transaction:
+            await transaction.end_identity(ALICE, house.clock.now())
+        return Renewal(VerifiedClaims(ISSUER, "alice", {"groups": ["b"]}, house.clock.now()))
+
+    house.issuer.answer = answers_late
+    await house.later()
+    assert (await house.store.identity(ALICE)).groups == {"a"}
+    assert await house.store.login_of(ALICE) is None
+
+
 async def test_an_issuer_that_is_away_is_asked_one_question_a_turn_and_nobody_ends_for_an_hour(house: House) -> None:
     await house.log_in(ALICE)
     await house.log_in(BOB)
