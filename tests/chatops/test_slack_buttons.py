@@ -400,8 +400,8 @@ async def test_a_replayed_press_is_refused_even_when_it_calls_itself_a_retry(htt
         {"trigger_id": ""},
     ],
     ids=[
-        "another kind", "no action", "a grant", "no such deed", "no time", "a time", "a list", "no user", "no user id", "no team",
-        "no message", "no trigger",
+        "another kind", "no action", "a grant", "no such deed", "no time", "a time", "a list", "no user",
+        "no user id", "no team", "no message", "no trigger",
     ],
 )  # fmt: skip
 async def test_a_signed_press_that_is_none_of_ours_is_refused(

@@ -87,8 +87,10 @@ class SlackApi:
             async with asyncio.timeout(seconds):
                 return await method(**fields)
         except self._refused as error:
-            word = str(error.response.get("error", ""))[:80] if error.response is not None else ""
-            raise Unavailable("Slack refused this.", detail=word) from None
+            # A text instead of an answer comes when what answered was not Slack's API: a proxy, or nobody.
+            said = getattr(error.response, "data", None)
+            word = said.get("error", "") if isinstance(said, dict) else "no answer of Slack's"
+            raise Unavailable("Slack refused this.", detail=str(word)[:80]) from None
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             raise Unavailable("Slack cannot be reached.", detail=type(error).__name__) from None
 
