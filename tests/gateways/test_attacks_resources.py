@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import asyncssh
 import pytest
 from asyncssh.packet import Boolean, Byte, String, UInt32
 
@@ -23,7 +22,6 @@ from tests.gateways.wire import (
     CHANNEL_DATA,
     GLOBAL_REQUEST,
     KEX_INIT,
-    SERVICE_REQUEST,
     USERAUTH_SUCCESS,
     Socket,
     Wire,
@@ -31,7 +29,7 @@ from tests.gateways.wire import (
     jump,
     kexinit,
 )
-from tests.world import WEB_STAGING, World, person, until
+from tests.world import WEB_STAGING, World, person, until, world
 
 shared = pytest.mark.asyncio(loop_scope="module")
 
@@ -175,15 +173,12 @@ async def test_who_is_logged_in_is_not_pushed_out(bastion: World) -> None:
         assert (await wire.execute("echo still")).out == b"still\n"
 
 
-async def test_half_open_connections_do_not_stay_and_those_that_are_logged_in_do(bastion: World) -> None:
-    options = bastion.gateway._options
-    bastion.gateway._options = asyncssh.SSHServerConnectionOptions(options, login_timeout=0.6)
-    async with ada(bastion) as honest, AsyncExitStack() as stack:
+async def test_half_open_connections_do_not_stay_and_those_that_are_logged_in_do(tmp_path: Path) -> None:
+    async with world(tmp_path, login_timeout=0.8) as bastion, ada(bastion) as honest, AsyncExitStack() as stack:
         silent, stalled, keyed, asking = [await stack.enter_async_context(connected(bastion.port)) for _ in range(4)]
         await stalled.hello()
         await keyed.exchange_keys()
-        await asking.exchange_keys()
-        asking.send(Byte(SERVICE_REQUEST) + String(b"ssh-userauth"))
+        await asking.begin_auth()
         for wire in (silent, stalled, keyed, asking):
             await wire.gone()
         assert (await honest.execute("echo in")).out == b"in\n"
@@ -238,6 +233,22 @@ async def test_a_client_that_never_reads_through_a_jump_costs_nothing_more(basti
         await start(inner, "cat /dev/zero", window=HUGE)
         await until(lambda: bastion.supervision.live == 1)
         await stays_flat(before)
+
+
+@pytest.mark.parametrize("way", ["direct", "through a jump"])
+async def test_a_client_that_reads_slowly_gets_everything(bastion: World, way: str) -> None:
+    """What was held back goes out when it reads again, though it never says that it would take more."""
+    async with ada(bastion, DIRECT if way == "direct" else "ada") as outer:
+        wire = outer
+        if way != "direct":
+            wire = await jump(outer, WEB_STAGING)
+            outer.send(Byte(93) + UInt32(0) + UInt32(HUGE - 2**21))
+            await log_in(bastion, wire, username="deploy")
+        await start(wire, "head -c 20000000 /dev/zero", window=HUGE)
+        await until(lambda: any(connection.is_congested for connection in bastion.gateway._connections))
+        assert await wire.answered()
+        ran = await wire.ran()
+        assert (len(ran.out), ran.status) == (20_000_000, 0)
 
 
 async def test_a_client_that_stops_in_a_new_key_exchange_costs_nothing_more(bastion: World) -> None:

@@ -261,30 +261,30 @@ class Wire:
 
     async def ran(self) -> Ran:
         """Everything a session gives until it is closed."""
-        ran = Ran()
+        out, err, status = bytearray(), bytearray(), None
         async with asyncio.timeout(SECONDS):
             while True:
                 packet = SSHPacket(await self.receive())
                 kind, _ = packet.get_byte(), packet.get_uint32()
                 if kind == CHANNEL_DATA:
-                    ran.out += packet.get_string()
+                    out += packet.get_string()
                 elif kind == CHANNEL_EXTENDED:
                     packet.get_uint32()
-                    ran.err += packet.get_string()
+                    err += packet.get_string()
                 elif kind == CHANNEL_REQUEST and packet.get_string() == b"exit-status":
                     packet.get_boolean()
-                    ran.status = packet.get_uint32()
+                    status = packet.get_uint32()
                 elif kind == CHANNEL_CLOSE:
-                    return ran
+                    return Ran(bytes(out), bytes(err), status)
 
 
 @dataclass
 class Ran:
     """What a session gave."""
 
-    out: bytes = b""
-    err: bytes = b""
-    status: int | None = None
+    out: bytes
+    err: bytes
+    status: int | None
 
 
 @dataclass
