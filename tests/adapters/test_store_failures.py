@@ -18,11 +18,12 @@ import asyncpg  # type: ignore[import-untyped]  # it brings no types
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from bastion.adapters.store import SqlStore, open_store
+from bastion.adapters.store import SqlStore, migrations, open_store
 from bastion.adapters.store.engines import WRITER_LOCK, open_engines
 from bastion.adapters.store.tables import metadata
 from bastion.core.audit import Event, EventFilter, Kind
@@ -32,6 +33,7 @@ from tests.services.stores import OpenStore, execute
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 ALL = EventFilter(limit=1_000_000)
+NEWEST = ScriptDirectory(Path(migrations.__file__).parent).get_current_head()
 SHORT = timedelta(milliseconds=100)
 
 
@@ -354,7 +356,7 @@ async def test_a_database_of_a_newer_version_is_refused_and_left_alone(store: Sq
     await execute(url, "UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(ConfigError, match=r"newer version of bastion \(its tables are 9999"):
         await open_store(url)
-    await execute(url, "UPDATE alembic_version SET version_num = '0002'")
+    await execute(url, f"UPDATE alembic_version SET version_num = '{NEWEST}'")
     store = await open_store(url)
     assert await displays(store) == ["kept"]
     await store.close()
