@@ -17,6 +17,7 @@ from typing import assert_never
 
 from bastion.core.errors import Conflict
 from bastion.core.grant import (
+    MAX_DURATION,
     Approved,
     Basis,
     Closed,
@@ -149,3 +150,56 @@ def basis_of(request: Request) -> Basis:
     if request.break_glass:
         return Basis.BREAK_GLASS
     return Basis.AUTOMATIC if request.demands.automatic else Basis.REVIEWED
+
+
+def grant_id_of(request: Request) -> str:
+    """The id of the one grant that ``request`` can become: the same letters, so a second could not even be named."""
+    return f"g-{request.id.removeprefix('q-')}"
+
+
+def grant_from(request: Request, by: tuple[Identity, ...], now: datetime) -> Grant:
+    """The grant that ``request`` becomes when it is approved ``now``.
+
+    Raises:
+        Conflict: what was agreed on is over, or it would begin outside the hours that a policy demands.
+    """
+    starts_at, ends_at = request.span(now)
+    for hours in request.demands.hours:
+        if not hours.holds(starts_at):
+            raise Conflict(f"Access begins here within {hours} only: approve it then.")
+        ends_at = min(ends_at, hours.close_after(starts_at))
+    if ends_at <= starts_at:
+        raise Conflict(f"{request.id} is closed: the time that was agreed on is over.")
+    return Grant(
+        id=grant_id_of(request),
+        request_id=request.id,
+        identity=request.beneficiary,
+        scope=request.scope,
+        targets=request.targets,
+        logins=request.logins,
+        actions=request.actions,
+        starts_at=starts_at,
+        ends_at=ends_at,
+        approved_by=tuple(voter.id for voter in by),
+        reason=request.reason,
+        crossing=request.crossing,
+        network=request.network,
+        basis=basis_of(request),
+    )
+
+
+def later_end(grant: Grant, extension: Request, now: datetime) -> datetime:
+    """When ``grant`` ends with ``extension``: so much later, as long as a new grant could last from now at most.
+
+    Raises:
+        Conflict: the grant is not live, or cannot last any longer.
+    """
+    stage = stage_of_grant(grant, now)
+    if stage is not Stage.GRANTED:
+        raise Conflict(f"{grant.id} cannot be extended: it is {stage}. Ask for a new one.")
+    longest = extension.demands.max_duration or MAX_DURATION
+    limits = [grant.ends_at + extension.duration, now + longest, grant.starts_at + MAX_DURATION]
+    limits += [hours.close_after(now) if hours.holds(now) else now for hours in extension.demands.hours]
+    if (end := min(limits)) <= grant.ends_at:
+        raise Conflict(f"{grant.id} lasts as long as it may already.")
+    return end
