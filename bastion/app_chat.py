@@ -63,9 +63,7 @@ class _Parts:
         return Counter(desk=self.desk, guard=guard, workspaces=workspaces)
 
     def threads(self, board: Board) -> Threads:
-        # Whoever follows the link logs in and is asked their fence there; in a chat nothing of a recording is said.
-        recordings = f"{self.settings.public_url}/sessions"
-        return Threads(board=board, store=self.store, clock=self.clock, recordings=recordings)
+        return Threads(board=board, store=self.store, clock=self.clock)
 
 
 def compose(

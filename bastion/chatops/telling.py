@@ -30,6 +30,9 @@ from bastion.core.notice import (
 )
 from bastion.ports import Store
 
+MAX_RECORDINGS = 5
+"""Named in one message; the rest are found with ``bastion sessions``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Telling:
@@ -83,13 +86,8 @@ async def _line(store: Store, notice: Notice, story: Story, own: Story) -> str:
             return f"{who}'s access ends at {messages.moment(ends_at)}."
         case Extended(_, _, _, ends_at):
             return f"Extended until {messages.moment(ends_at)}. {messages.approved_by(own)}".strip()
-        case Ended(_, _, _, Why.EXPIRED, _):
-            return f"{who}'s access has ended: its time is over."
-        case Ended(_, _, _, Why.GIVEN_BACK, _):
-            return f"{who} has given the access back."
-        case Ended(_, _, _, _, by):
-            hand = f" by {await _name(store, by)}" if by is not None else ""
-            return f"{who}'s access was revoked{hand}. Open sessions are cut."
+        case Ended(_, _, grant_id, why, by):
+            return await _over(store, who, why, by) + await _recorded(store, story, grant_id)
         case BrokenGlass():
             return (
                 f"{who} opened {messages.what(story.request)} by break-glass, before anybody was asked. "
@@ -105,6 +103,28 @@ async def _line(store: Store, notice: Notice, story: Story, own: Story) -> str:
             return f"{who} has not used this access since {messages.moment(since)}. It can be ended."
         case _:
             assert_never(notice)
+
+
+async def _over(store: Store, who: str, why: Why, by: IdentityId | None) -> str:
+    match why:
+        case Why.EXPIRED:
+            return f"{who}'s access has ended: its time is over."
+        case Why.GIVEN_BACK:
+            return f"{who} has given the access back."
+        case Why.REVOKED:
+            hand = f" by {await _name(store, by)}" if by is not None else ""
+            return f"{who}'s access was revoked{hand}. Open sessions are cut."
+        case _:
+            assert_never(why)
+
+
+async def _recorded(store: Store, story: Story, grant_id: str) -> str:
+    """How to look back at what was done, for those who may."""
+    every = await store.sessions(identity=str(story.beneficiary.id))
+    mine = [each.id for each in every if each.grant_id == grant_id]
+    more = f" and {len(mine) - MAX_RECORDINGS} more" if len(mine) > MAX_RECORDINGS else ""
+    shown = "".join(f"\nbastion replay {session_id}" for session_id in mine[:MAX_RECORDINGS])
+    return f"\nLook back:{shown}{more}" if mine else "\nIt was not used."
 
 
 async def _name(store: Store, identity: IdentityId) -> str:

@@ -19,9 +19,9 @@ from bastion.ports import ChatPost, Clock, Store
 
 
 class Threads:
-    """Tells notices on one board. ``recordings`` is the page of ours that shows them."""
+    """Tells notices on one board. ``recordings`` is the page of ours that shows them, if there is one."""
 
-    def __init__(self, *, board: Board, store: Store, clock: Clock, recordings: str) -> None:
+    def __init__(self, *, board: Board, store: Store, clock: Clock, recordings: str | None = None) -> None:
         self._board = board
         self._store = store
         self._clock = clock

@@ -118,7 +118,9 @@ async def test_a_request_has_one_message_and_its_news_under_it(boarded: Boarded,
     await office.approval.revoke(grant.id, SAM, None)
     drawn, line = await boarded.told()
     assert "Ended early at" in drawn.text
-    assert line.text == "carla@example.com's access was revoked by sam@example.com. Open sessions are cut."
+    assert line.text == (
+        "carla@example.com's access was revoked by sam@example.com. Open sessions are cut.\nIt was not used."
+    )
 
 
 async def test_the_same_notice_told_twice_posts_no_second_message(boarded: Boarded, office: Office) -> None:
