@@ -70,6 +70,22 @@ async def test_bytes_that_are_not_text_arrive_exactly_and_are_recorded_exactly(b
     assert recorded(transcript, "i") == sent
 
 
+async def test_many_sessions_share_one_connection_and_each_has_its_own_exit_status(bastion: World) -> None:
+    key = await ready(bastion)
+    name, socket = f"deploy@{WEB_STAGING}@bastion", str(bastion.folder / "mux")
+    master = await asyncio.create_subprocess_exec(
+        "ssh", *bastion.ssh_options(key), "-M", "-N", "-S", socket, name, stdin=asyncio.subprocess.DEVNULL
+    )
+    try:
+        await until(Path(socket).exists, 10)
+        for status in range(6):
+            ran = await bastion.ssh(key, "-S", socket, name, f"echo {status}; exit {status}")
+            assert (ran.status, ran.out) == (status, f"{status}\n".encode()), ran.err
+    finally:
+        master.terminate()
+        await master.wait()
+
+
 async def test_a_process_that_is_killed_is_reported_so(bastion: World) -> None:
     key = await ready(bastion)
     ran = await bastion.ssh(key, f"deploy@{WEB_STAGING}@bastion", "kill -KILL $$")

@@ -21,6 +21,9 @@ REFUSED_STATUS = 254
 """Exit status of `ssh` when the bastion refused or ended the session; 255 is ssh's own."""
 
 
+EOF_WAIT = 0.1
+"""Seconds between the end of a target's output and its being told, for the exit status to come first."""
+
 MAX_SCREEN = 4096
 """Columns or rows; a larger window exists in no terminal."""
 
@@ -154,7 +157,15 @@ class Relay:
             self._target.write_eof()
 
     def target_eof(self) -> None:
-        if not self.ended.done():
+        """The target's process wrote its last; how it ended comes right behind, or much later if it goes on.
+
+        OpenSSH's multiplexing client closes a channel when both sides have ended their output, and a status that comes
+        after that is lost. So the end waits a moment for the status, which then goes first.
+        """
+        asyncio.get_running_loop().call_later(EOF_WAIT, self._pass_eof)
+
+    def _pass_eof(self) -> None:
+        if not self.ended.done() and not self._client.is_closing():
             self._client.write_eof()
 
     def target_exited(self, status: int) -> None:
