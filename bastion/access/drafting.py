@@ -117,7 +117,7 @@ class Drafting:
         """
         self._powers.check_fence(grant.scope, place)
         request = Request(
-            id=derived_id("q", grant.id, grant.ends_at.isoformat(), str(asker.id), str(more)),
+            id=derived_id("q", grant.id, grant.ends_at.isoformat(), str(more)),
             asker=asker.id,
             beneficiary=holder.id,
             scope=grant.scope,
