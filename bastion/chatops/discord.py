@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import IntEnum
 from typing import Any, assert_never
 
 import aiohttp
@@ -40,8 +41,18 @@ MAX_CONTENT = 2000
 EPHEMERAL, NO_PREVIEWS = 64, 4
 """Message flags: for one person's eyes; no pictures of linked pages."""
 
-_PING, _COMMAND, _COMPONENT, _MODAL = 1, 2, 3, 5
 _PONG, _MESSAGE, _UPDATE, _OPEN_MODAL = 1, 4, 7, 9
+"""Kinds of answer."""
+
+
+class Kind(IntEnum):
+    """Of an interaction."""
+
+    PING = 1
+    COMMAND = 2
+    COMPONENT = 3
+    MODAL = 5
+
 
 _SIGNATURE = re.compile(r"[0-9a-f]{128}", re.ASCII)
 _TIMESTAMP = re.compile(r"[0-9]{1,12}", re.ASCII)
@@ -153,7 +164,7 @@ class _Discord:
             return refusal(401, error.public)
         try:
             payload = read_object(raw)
-            if payload.get("type") == _PING:
+            if payload.get("type") == Kind.PING:
                 return web.json_response({"type": _PONG})
             account, invocation = _account(payload), _id(payload, "id")
             if (no := await self._objection(request, account, signature)) is not None:
@@ -181,11 +192,11 @@ class _Discord:
 
     async def _carry_out(self, payload: Mapping[str, Any], account: Account, invocation: str) -> dict[str, Any]:
         match payload.get("type"):
-            case 2:
+            case Kind.COMMAND:
                 return await self._command(payload, account, invocation)
-            case 3:
+            case Kind.COMPONENT:
                 return await self._press(payload, account, invocation)
-            case 5:
+            case Kind.MODAL:
                 fields = _modal_fields(payload)
                 return await self._shown(await self.counter.submit(fields, account, invocation))
             case _:

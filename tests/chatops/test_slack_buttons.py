@@ -270,6 +270,15 @@ async def test_what_is_wrong_in_a_form_is_said_in_the_form(
     assert "request:made" not in await office.kinds()
 
 
+async def test_who_is_not_linked_any_more_gets_the_link_where_the_form_was(chat: FakeSlack, office: Office) -> None:
+    await chat.type("U0CARLA", "")
+    said = await chat.submit("U0NEW", target=WEB, login="deploy", duration="2h", reason="x")
+    shown = chat.shown(said["view"]).split("\n")
+    assert shown[0].startswith(STRANGER)
+    assert "/link/slack/" in shown[1]
+    assert "request:made" not in await office.kinds()
+
+
 async def test_who_may_ask_for_nothing_gets_no_form(chat: FakeSlack) -> None:
     assert await chat.type("U0OTTO", "") == "No policy lets you ask for anything here. Ask the people who write them."
     assert chat.views == []

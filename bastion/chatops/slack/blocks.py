@@ -87,9 +87,11 @@ def form_view(form: Form) -> dict[str, Any]:
     }
 
 
-def done_view(text: str) -> dict[str, Any]:
+def done_view(reply: Reply) -> dict[str, Any]:
     """What the form becomes when it was sent."""
-    return {"type": "modal", "title": _plain("Ask for access"), "close": _plain("Close"), "blocks": sections(text)}
+    said = reply if isinstance(reply, Private) else Private(reply.text)
+    shown: list[Block] = answer(said)["blocks"]
+    return {"type": "modal", "title": _plain("Ask for access"), "close": _plain("Close"), "blocks": shown}
 
 
 def home_view(home: Home | Private) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, assert_never
 
 from bastion.access.linking import Account
 from bastion.chatops import messages
-from bastion.chatops.cards import Card
+from bastion.chatops.counter import Counter
 from bastion.chatops.desk import Announcement, Desk, Private, Reply
 from bastion.chatops.errands import Errands
 from bastion.chatops.form import Misfilled, filled
@@ -18,7 +18,6 @@ from bastion.chatops.slack.wire import (
     Followed,
     HomeOpened,
     Interaction,
-    Message,
     Pressed,
     SlashCommand,
     Submitted,
@@ -34,28 +33,22 @@ class Face:
     ) -> None:
         self._desk = desk
         self._guard = guard
-        self._workspaces = frozenset(workspaces)
+        self._counter = Counter(desk=desk, guard=guard, workspaces=workspaces)
         self._api = api
         self._errands = errands
 
     def listens_to(self, account: Account) -> bool:
         """Whether the account's workspace is listed. Empty listens to nobody."""
-        return account.workspace in self._workspaces
+        return self._counter.listens_to(account)
 
     async def command(self, command: SlashCommand, *, fresh: bool) -> dict[str, Any]:
         """The answer to a command. One that is not ``fresh``, or was begun before, is not done again."""
-        if not fresh or not await self._guard.is_first(command.account.workspace, command.trigger):
+        if not fresh:
             # Never the first answer again: it may hold a link that is for one person, and the retry header is unsigned.
             return blocks.answer(Private(messages.RECEIVED_BEFORE))
         if self._api is not None and not command.text.strip():
             return await self._open_form(self._api, command)
-        try:
-            reply = await self._desk.carry_out(command.text, command.account)
-        except Refused as refusal:
-            reply = Private(refusal.public)
-        except Unavailable:
-            reply = Private(messages.OUT_OF_ORDER)
-        return await self._shown(reply)
+        return await self._shown(await self._counter.command(command.text, command.account, command.trigger))
 
     async def interaction(self, interaction: Interaction) -> dict[str, Any]:
         """What to answer at once. The rest is told through the API, when what was decided is durable."""
@@ -84,18 +77,18 @@ class Face:
         return blocks.answer(reply, await self._desk.card(reply.subject))
 
     async def _open_form(self, api: SlackApi, command: SlashCommand) -> dict[str, Any]:
+        if not await self._guard.is_first(command.account.workspace, command.trigger):
+            return blocks.answer(Private(messages.RECEIVED_BEFORE))
+        form = await self._counter.form(command.account)
+        if isinstance(form, Private):
+            return blocks.answer(form)
         try:
-            form = await self._desk.form(command.account)
-            if isinstance(form, Private):
-                return blocks.answer(form)
             await api.open_view(command.trigger, blocks.form_view(form))
-        except Refused as refusal:
-            return blocks.answer(Private(refusal.public))
         except Unavailable:
             return blocks.answer(Private(messages.OUT_OF_ORDER))
         return {}
 
-    async def _submit(self, account: Account, fields: Any) -> dict[str, Any]:
+    async def _submit(self, account: Account, fields: Mapping[str, str]) -> dict[str, Any]:
         try:
             reply = await self._desk.submit(filled(fields), account)
         except Misfilled as refusal:
@@ -104,18 +97,12 @@ class Face:
             return {"response_action": "errors", "errors": {"target": refusal.public}}
         except Unavailable:
             return {"response_action": "errors", "errors": {"target": messages.OUT_OF_ORDER}}
-        return {"response_action": "update", "view": blocks.done_view(reply.text)}
+        return {"response_action": "update", "view": blocks.done_view(reply)}
 
     async def _press(self, pressed: Pressed) -> None:
-        if self._api is None or not await self._guard.is_first(pressed.account.workspace, pressed.trigger):
-            return
-        try:
-            reply = await self._desk.press(pressed.button, pressed.account)
-        except Refused as refusal:
-            reply = Private(refusal.public)
-        except Unavailable:
-            reply = Private(messages.OUT_OF_ORDER)
-        self._errands.run(self._tell(self._api, pressed, reply))
+        if self._api is not None:
+            reply = await self._counter.press(pressed.button, pressed.account, pressed.trigger)
+            self._errands.run(self._tell(self._api, pressed, reply))
 
     async def _tell(self, api: SlackApi, pressed: Pressed, reply: Reply) -> None:
         """The answer to the one who pressed, and the message as it stands now: its stale buttons vanish."""
@@ -128,11 +115,7 @@ class Face:
         if isinstance(reply, Private) and reply.link is not None:
             return  # a stranger changes no message, not even to what it would be anyway
         card = await self._desk.card_again(pressed.button, pressed.row)
-        await self.redraw(api, pressed.message, card, pressed.row)
-
-    async def redraw(self, api: SlackApi, message: Message, card: Card, row: str) -> None:
-        """Put ``card`` in the place of what the message shows."""
-        await api.update(message, blocks.message(card, row))
+        await api.update(pressed.message, blocks.message(card, pressed.row))
 
     async def _draw_home(self, api: SlackApi, account: Account) -> None:
         await api.publish_home(account.user, blocks.home_view(await self._desk.home(account)))
