@@ -142,6 +142,12 @@ async def test_break_glass_is_loud_and_asks_for_an_answer(boarded: Boarded, offi
     loud = {"slack": "<!channel>", "mattermost": "@channel ", "discord": "everyone", "teams": "urgent"}
     assert loud[boarded.chat.platform.name] in str(line.body)
 
+    (request,) = await office.store.broken_glass()
+    await office.under(GLASS).acknowledge(request.id, SAM, Verdict.APPROVE, None)
+    card, line = await boarded.told()
+    assert line.text == "sam@example.com agreed with the break-glass afterwards."
+    assert (card.buttons, str(card.body).count("extend:g-")) == (0, 0)  # it is short, and stays so
+
 
 async def test_whoever_a_grant_is_for_is_notified_by_their_id_and_nobody_by_their_name(
     boarded: Boarded, office: Office

@@ -17,6 +17,7 @@ from bastion.chatops import slack
 from bastion.chatops.errands import Errands
 from bastion.chatops.slack.face import Face
 from bastion.chatops.slack.socket import Socket
+from bastion.core.errors import Unavailable
 from tests.chatops.counter import NAMES, USERS, desk_of, parts_of, serving
 from tests.chatops.fake_slack import APP_TOKEN, BOT_TOKEN, SECRET, TEAM, FakeSlack, Said, running_slack, until
 from tests.fakes import FakeClock
@@ -342,6 +343,18 @@ async def test_a_socket_that_slack_closes_is_opened_again(chat: FakeSlack, reque
     await chat.hang_up()
     await until(lambda: chat.sockets == 2 and chat.has_socket)
     assert "You are sam@example.com" in await chat.type("U0SAM", "who")
+
+
+@pytest.mark.parametrize("url", ["ws://wss.slack.example/x", "http://127.0.0.1/x", "ws://127.0.0.1.example/x", ""])
+async def test_a_socket_without_tls_is_not_opened(office: Office, fake: FakeSlack, url: str) -> None:
+    """What comes over it is believed, so whoever answers for that address would be Slack."""
+    guard = slack.guard_of(**parts_of(office))
+    api = slack.SlackApi(token=BOT_TOKEN, channel=None, base_url=fake.base_url)
+    face = Face(desk=desk_of(office), guard=guard, workspaces=[TEAM], api=api, errands=Errands())
+    async with aiohttp.ClientSession() as session:
+        socket = Socket(face=face, guard=guard, api=api, app_token=APP_TOKEN, session=session)
+        with pytest.raises(Unavailable, match="not behind TLS"):
+            await socket.listen(url)
 
 
 # ----------------------------------------------------------------------------------------------------- who is not Slack

@@ -33,6 +33,8 @@ class Receiver:
     status: int = 200
     taken: list[tuple[Mapping[str, str], bytes]] = field(default_factory=list)
     tries: int = 0
+    astray: int = 0
+    """Requests that followed a redirect."""
 
     async def take(self, request: web.Request) -> web.Response:
         raw, self.tries = await request.read(), self.tries + 1
@@ -42,6 +44,10 @@ class Receiver:
         if self.status == 200:
             self.taken.append((request.headers, raw))
         return web.Response(status=self.status, headers={"Location": "/elsewhere"})
+
+    async def elsewhere(self, request: web.Request) -> web.Response:
+        self.astray += 1
+        return web.Response()
 
     @property
     def bodies(self) -> list[dict[str, object]]:
@@ -61,7 +67,8 @@ def receiver() -> Receiver:
 
 @pytest.fixture
 async def outbox(office: Office, receiver: Receiver) -> AsyncIterator[Outbox]:
-    async with serving([web.post("/hook", receiver.take)]) as url, aiohttp.ClientSession() as session:
+    routes = [web.post("/hook", receiver.take), web.route("*", "/elsewhere", receiver.elsewhere)]
+    async with serving(routes) as url, aiohttp.ClientSession() as session:
         hook = Webhook(
             url=f"{url}/hook", key=signing_key(SECRET), session=session, store=office.store, clock=office.clock
         )
@@ -104,7 +111,7 @@ async def test_what_is_not_taken_is_sent_again_later_under_the_same_id(
     office.clock.advance(timedelta(seconds=5))
     await outbox.tell_due()
     await outbox.tell_due()
-    assert (receiver.tries, len(receiver.taken)) == (2, 1)
+    assert (receiver.tries, len(receiver.taken), receiver.astray) == (2, 1, 0)
     headers, _ = receiver.taken[0]
     assert headers["webhook-timestamp"] == str(int(office.clock.now().timestamp()))
 

@@ -70,15 +70,19 @@ class Socket:
         pause = 1
         while True:
             try:
-                await self._listen(await self._api.socket_url(self._app_token))
+                await self.listen(await self._api.socket_url(self._app_token))
                 pause = 1
             except (BastionError, aiohttp.ClientError, OSError, TimeoutError) as error:
                 log.warning("no socket to Slack", error=str(error), pause=pause)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, MAX_PAUSE)
 
-    async def _listen(self, url: str) -> None:
-        """Answer what comes until Slack closes."""
+    async def listen(self, url: str) -> None:
+        """Answer what comes over one connection, until Slack closes it.
+
+        Raises:
+            Unavailable: the address is not behind TLS; nothing was opened.
+        """
         _check_address(url)
         waiting = asyncio.Semaphore(MAX_AT_ONCE)
         async with (
