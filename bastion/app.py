@@ -55,7 +55,7 @@ from bastion.chatops.desk import Desk
 from bastion.chatops.errands import Errands
 from bastion.config import Settings, load, read_policy
 from bastion.console import app as console
-from bastion.console import certificates, clients, clilogin, device, grants, links, records
+from bastion.console import certificates, clients, clilogin, device, grants, links, openapi, records
 from bastion.console.caller import Callers
 from bastion.core.audit import Event, EventFilter, Kind
 from bastion.core.certificate import target_principal
@@ -242,6 +242,7 @@ def _routes(
         *device.routes(confirmation=confirmation),
         *clilogin.routes(logins=command_lines, public_url=settings.public_url),
         *records.routes(replay=replay, clock=parts.clock),
+        *openapi.routes(),
         *chats.routes,
     ]
     callers = Callers(tokens=tokens, doorstep=doorstep, public_url=settings.public_url)

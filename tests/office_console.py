@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from bastion.access.doorstep import Doorstep
 from bastion.access.tokens import Audience, Tokens, TokenSigner
 from bastion.adapters.geo import MaxMindLocator
-from bastion.console import grants, links
+from bastion.console import grants, links, openapi
 from bastion.console.app import build, serve
 from bastion.console.caller import Callers
 from bastion.core.identity import Identity
@@ -70,6 +70,7 @@ async def open_console(office: Office, *more: web.RouteDef) -> AsyncIterator[Off
         routes=[
             *grants.routes(approval=office.approval, standing=office.standing, clock=office.clock),
             *links.routes(linking=office.linking),
+            *openapi.routes(),
             *more,
         ],
         callers=Callers(tokens=tokens, doorstep=doorstep, public_url=url),

@@ -141,7 +141,10 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        return _answer(request, error.status, _SENTENCES.get(error.status, error.text or error.reason))
+        response = _answer(request, error.status, _SENTENCES.get(error.status, error.text or error.reason))
+        if (allowed := error.headers.get("Allow")) is not None:  # RFC 9110, section 15.5.6
+            response.headers["Allow"] = allowed
+        return response
     except BastionError as error:
         log.info("refused", route=_route(request), error=printable(str(error), 500))
         if _BEGUN in request:  # half a stream cannot become an error page; aiohttp cuts the connection
