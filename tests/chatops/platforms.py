@@ -85,7 +85,7 @@ class Api:
         if request.path.endswith("/token"):
             return web.json_response({"access_token": self.token, "expires_in": 3600})
         if self.refusing:
-            return web.Response(status=503, text="away")
+            return web.json_response({"id": "1" * 26, "access_token": "x", "expires_in": 1}, status=503)
         assert request.headers["Authorization"].split()[1:] == self.token.split(), request.headers
         self.calls.append((request.method, request.path, await request.json()))
         return web.json_response({"id": f"{next(self.numbers):026}", "ok": True, "channel": "C0OPS", "ts": "1.1"})
