@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -377,6 +378,23 @@ async def test_nodes_that_start_at_the_same_moment_migrate_once(url: str, node: 
     seqs = await asyncio.gather(*(asyncio.to_thread(lambda: asyncio.run(start())) for _ in range(4)))
     assert sorted(seq for (seq,) in seqs) == [1, 2, 3, 4]
     assert len(await displays(await node())) == 4
+
+
+def test_nodes_that_make_the_file_at_the_same_moment_wait_for_one_another(tmp_path: Path) -> None:
+    """SQLite itself does not, when a new file is switched to a write-ahead log: one round in twenty failed at once."""
+    for round_ in range(60):
+        together, path = threading.Barrier(6), tmp_path / f"{round_}.sqlite"
+
+        def start(together: threading.Barrier = together, path: Path = path) -> None:
+            together.wait()
+            asyncio.run(open_engines(f"sqlite:///{path}", timedelta(seconds=5)).close())
+            with closing(sqlite3.connect(path, timeout=5, isolation_level=None)) as file:
+                assert file.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+                file.execute("BEGIN IMMEDIATE")
+
+        with ThreadPoolExecutor(6) as threads:
+            for started in [threads.submit(start) for _ in range(6)]:
+                started.result()
 
 
 async def test_stores_opened_together_in_one_process_do_not_run_each_others_migrations(tmp_path: Path) -> None:

@@ -6,8 +6,11 @@ cannot write.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import stat
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -75,9 +78,8 @@ def _sqlite_path(url: str) -> Path:
 
 def _sqlite(path: Path, patience: timedelta) -> Engines:
     _make_private(path)
-    write = _sqlite_engine(
-        path, 1, patience, "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON"
-    )
+    _keep_a_log_ahead(path, patience)
+    write = _sqlite_engine(path, 1, patience, "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON")
     # Without IMMEDIATE a transaction that reads before it writes fails, or loses an update, when two meet.
     _begin_with(write, "BEGIN IMMEDIATE")
     read = _sqlite_engine(path, READERS, patience, "PRAGMA query_only=ON")
@@ -115,6 +117,25 @@ def _make_private(path: Path) -> None:
     # Refused rather than mended: until we have looked inside, it may be any file that a typing mistake names.
     if mode & 0o077:
         raise ConfigError([f"store.url: others can open {path} (its mode is {mode:03o}). Run chmod 600 on it."])
+
+
+def _keep_a_log_ahead(path: Path, patience: timedelta) -> None:
+    """Switch the file to a write-ahead log, which it then keeps for every connection.
+
+    SQLite does not wait for its turn here: of nodes that start together all but one are told "locked" at once, whatever
+    the timeout (https://www.sqlite.org/c3ref/busy_handler.html: the handler is not called where it could deadlock).
+    What else is wrong with the file is found, and said, by whoever looks into it next.
+    """
+    give_up = time.monotonic() + patience.total_seconds()
+    with contextlib.closing(sqlite3.connect(path, timeout=patience.total_seconds(), isolation_level=None)) as file:
+        while True:
+            try:
+                file.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.DatabaseError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= give_up:
+                    return
+            time.sleep(0.01)
 
 
 def _inode(path: Path) -> tuple[int, int]:
