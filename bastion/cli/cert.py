@@ -31,6 +31,7 @@ def cert(
     refresh: Annotated[
         bool, typer.Option("--refresh", hidden=True, help="Only if the one there is about to end; say nothing")
     ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="If a request of yours for it waits, wait with it")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was issued as JSON")] = False,
 ) -> None:
     """Fetch a certificate, good for minutes, for the scope of a target. Then: ssh TARGET"""
@@ -39,6 +40,11 @@ def cert(
     if refresh:
         ensure_fresh(target, key, no_agent=no_agent)
         return
+    if wait:
+        from bastion.cli.client import Client
+        from bastion.cli.waiting import wait_for
+
+        wait_for(Client.from_login(), target)
     fetched, config = _fetch(target, key, no_agent=no_agent)
     if as_json:
         typer.echo(json.dumps({**fetched.answer, "path": str(fetched.path), "ssh_config": str(config)}))
