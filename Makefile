@@ -16,7 +16,7 @@ demo: venv  ## a whole visit on loopback, step by step, then yours to try (ONCE=
 	@$(python) -m bastion demo $(if $(ONCE),--once)
 
 test: venv tools  ## every test (ARGS="tests/core -k law" for some of them)
-	$(python) -m pytest -q $(ARGS)
+	$(python) -m pytest -q -n 2 --dist loadscope $(ARGS)
 
 check: venv  ## ruff, mypy --strict, and the direction of the imports
 	$(python) -m ruff check

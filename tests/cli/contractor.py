@@ -122,9 +122,20 @@ async def ssh_agent(folder: Path) -> AsyncIterator[dict[str, str]]:
     )  # fmt: skip
     try:
         async with asyncio.timeout(5):
-            while not path.exists():
+            while not await _answers(path):
                 await asyncio.sleep(0.01)
         yield {"SSH_AUTH_SOCK": str(path)}
     finally:
         process.terminate()
         await process.wait()
+
+
+async def _answers(path: Path) -> bool:
+    """Whether somebody listens on the socket, which is there a moment before."""
+    try:
+        _, writer = await asyncio.open_unix_connection(path)
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
