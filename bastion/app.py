@@ -254,7 +254,7 @@ def _desk(settings: Settings, parts: _Parts) -> Desk:
     return Desk(
         approval=Approval(**parts("store", "policies", "coordination", "catalogue", "clock", "node")),
         standing=Standing(**parts("store", "policies", "catalogue", "clock")),
-        linking=Linking(**parts("store", "coordination", "clock", "node")),
+        linking=Linking(login_within=settings.chat.login_within, **parts("store", "coordination", "clock", "node")),
         choice=Choice(**parts("policies", "catalogue", "clock")),
         public_url=settings.public_url,
         **parts("store", "clock", "node"),

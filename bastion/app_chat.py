@@ -91,12 +91,11 @@ def compose(
         "discord": _discord,
         "teams": _teams,
     }
-    for name, entry in settings.chat:
-        if entry is not None:
-            try:
-                builders[name](entry, parts, chats)
-            except ValueError as error:
-                raise ConfigError([f"chat.{name}: {error}"]) from None
+    for name, entry in settings.chat.platforms().items():
+        try:
+            builders[name](entry, parts, chats)
+        except ValueError as error:
+            raise ConfigError([f"chat.{name}: {error}"]) from None
     _ways(parts, chats)
     return chats
 

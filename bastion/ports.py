@@ -215,6 +215,10 @@ class Store(Protocol):
         """When everything that this identity had proven was last declared over; None when it never was."""
         ...
 
+    async def confirmed_at(self, identity_id: IdentityId) -> datetime | None:
+        """When an issuer last stood by this identity: at a login, or asked about it since. None when that is over."""
+        ...
+
     async def logins_to_ask(self, issuer: str, asked_before: datetime, limit: int = 100) -> Sequence[KeptLogin]:
         """Kept logins at ``issuer`` that can be asked about and last were before then, longest ago first."""
         ...

@@ -12,6 +12,7 @@ from typing import Any
 
 from bastion.access.approval import Approval
 from bastion.access.askable import Choice
+from bastion.access.endings import Endings
 from bastion.access.linking import Linking
 from bastion.access.standing import Standing
 from bastion.access.wish import Wish
@@ -19,6 +20,7 @@ from bastion.adapters.coordination.memory import MemoryCoordination
 from bastion.adapters.policy import CedarPolicies
 from bastion.adapters.store import SqlStore, open_store
 from bastion.core.audit import Event, EventFilter
+from bastion.core.ending import Cause
 from bastion.core.geofence import Fence, Place, parse_address
 from bastion.core.identity import Identity, IdentityId, IdentityKind
 from bastion.core.target import Catalogue, Environment, Region, Scope, Target, catalogue_of
@@ -120,6 +122,11 @@ class Office:
         async with self.store.transaction() as tx:
             for identity in people:
                 await tx.save_identity(identity, self.clock.now())
+
+    async def end(self, identity: Identity, cause: Cause) -> None:
+        """Nothing counts any more that they have proven."""
+        parts = {"store": self.store, "coordination": self.coordination, "clock": self.clock, "node": NODE}
+        await Endings(**parts).end(identity.id, cause)  # type: ignore[arg-type]  # each has its own type
 
     async def link(self, user: str, identity: Identity) -> None:
         """The Slack account is theirs."""

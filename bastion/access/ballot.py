@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import assert_never
 
 from bastion.access.attempt import Attempt
+from bastion.access.endings import is_disowned
 from bastion.access.powers import Powers
 from bastion.access.whereabouts import place_of
 from bastion.access.wish import Asked
@@ -210,7 +211,8 @@ class Ballot:
     async def _counted(
         self, reviews: Sequence[Review], present: Identity, powers: Powers, store: Store, now: datetime
     ) -> list[Review]:
-        """Earlier answers, by people as they are now: the approval of who has lost the right since does not count.
+        """Earlier answers, by people as they are now: the approval of who has lost the right since, or whom their
+        issuer has disowned, does not count.
 
         A refusal stays what it was.
         """
@@ -220,6 +222,8 @@ class Ballot:
                 known = present if review.reviewer.id == present.id else await store.identity(review.reviewer.id)
                 place = await place_of(store, Kind.REQUEST_REVIEWED, self.request, known.id)
                 if powers.objection_to_review(known, self.asked, place, now) is not None:
+                    continue
+                if known is not present and await is_disowned(store, known.id, review.at):
                     continue
                 review = replace(review, reviewer=known)
             counted.append(review)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from bastion.access.keeping import Keeping
-from bastion.core.audit import Event, Kind
+from bastion.core.audit import Event, EventFilter, Kind
 from bastion.core.ending import Cause, LogoutNotice
 from bastion.core.errors import Conflict, NotFound, Unauthenticated, Unavailable
 from bastion.core.identity import IdentityId
@@ -15,6 +15,18 @@ from bastion.ports import Clock, Coordination, Revocation, Store
 
 REMEMBERED = timedelta(minutes=5)
 """How much longer than it lasts a logout token is remembered: clocks differ."""
+
+
+DISOWNED = frozenset({Cause.REFUSED, Cause.SESSION_REVOKED, Cause.CREDENTIAL_CHANGED})
+"""Causes by which somebody may not be who they were any more. Who logs out, or whose issuer is silent, still is."""
+
+
+async def is_disowned(store: Store, person: IdentityId, since: datetime) -> bool:
+    """Whether an issuer has disowned ``person`` after ``since`` and they have not logged in again."""
+    if await store.confirmed_at(person) is not None:
+        return False
+    ended = await store.events(EventFilter(kind=Kind.IDENTITY_ENDED.value, identity=str(person), since=since))
+    return any(event.identity == person and DISOWNED.intersection(event.reasons) for event in ended)
 
 
 class LogoutIssuer(Protocol):

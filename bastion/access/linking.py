@@ -14,13 +14,17 @@ from datetime import timedelta
 from typing import Any
 
 from bastion.core.audit import Event, Kind
-from bastion.core.errors import NotFound, Refused, Unavailable
+from bastion.core.errors import NotFound, Refused, Unauthenticated, Unavailable
 from bastion.core.geofence import Place
+from bastion.core.grant import spell
 from bastion.core.identity import Identity
 from bastion.ports import ChatLink, Clock, Coordination, Store
 
 LIFETIME = timedelta(minutes=10)
 """Of a code, and again of the question whether to confirm."""
+
+LOGIN_WITHIN = timedelta(hours=12)
+"""How long ago an issuer may last have stood by somebody who acts from a chat."""
 
 MAX_OFFERS = 10
 """Codes that one account gets within `LIFETIME`."""
@@ -50,18 +54,51 @@ class Question:
 
 
 class Linking:
-    """Makes links, and finds whom an account belongs to."""
+    """Makes links, and finds whom an account belongs to.
 
-    def __init__(self, *, store: Store, coordination: Coordination, clock: Clock, node: str) -> None:
+    Args:
+        login_within: how long a login is believed of somebody who acts from a chat. Where the issuer is asked about
+            logins (`bastion.access.freshness`), each answer counts as one.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        coordination: Coordination,
+        clock: Clock,
+        node: str,
+        login_within: timedelta = LOGIN_WITHIN,
+    ) -> None:
         self._store = store
         self._coordination = coordination
         self._clock = clock
         self._node = node
+        self._login_within = login_within
 
     async def identity_of(self, platform: str, workspace: str, user: str) -> Identity:
         """Whose account it is, as of their last login. Raises `NotFound` when nobody has linked it."""
         link = await self._store.chat_link(platform, workspace, user)
         return await self._store.identity(link.identity)
+
+    async def actor_of(self, account: Account) -> Identity:
+        """Who acts through ``account``. A link says whose it is for good; that they still are somebody here, and in
+        which groups, only a login says, and it must not be over or old.
+
+        Raises:
+            NotFound: nobody has linked it.
+            Unauthenticated: they were logged out or disabled, or have not logged in for too long. An event says so.
+        """
+        actor = await self.identity_of(account.platform, account.workspace, account.user)
+        confirmed_at = await self._store.confirmed_at(actor.id)
+        if confirmed_at is None:
+            reason = "Your login is over."
+        elif self._clock.now() - confirmed_at >= self._login_within:
+            reason = f"You have not logged in for {spell(self._login_within)}."
+        else:
+            return actor
+        await self._note_stale(account, actor, reason)
+        raise Unauthenticated(reason)
 
     async def offer(self, account: Account) -> str:
         """A code for ``account``; to be shown to that account alone.
@@ -110,6 +147,19 @@ class Linking:
                 )
             )
         return account
+
+    async def _note_stale(self, account: Account, actor: Identity, reason: str) -> None:
+        event = Event(
+            kind=Kind.CHAT_REFUSED,
+            at=self._clock.now(),
+            node=self._node,
+            identity=actor.id,
+            display=actor.display,
+            reasons=(reason,),
+            details={"platform": account.platform, "workspace": account.workspace, "user": account.user},
+        )
+        async with self._store.transaction() as tx:
+            await tx.append(event)
 
     async def _keep(self, what: str, value: object) -> str:
         secret = secrets.token_urlsafe(_SECRET_BYTES)

@@ -40,7 +40,7 @@ from bastion.chatops.commands import (
 )
 from bastion.chatops.story import WARNING, card_of, story_of, warning_of
 from bastion.core.audit import Event, Kind
-from bastion.core.errors import NotFound, Refused
+from bastion.core.errors import NotFound, Refused, Unauthenticated
 from bastion.core.grant import Grant, Verdict
 from bastion.core.identity import Identity
 from bastion.ports import Clock, Store
@@ -218,9 +218,11 @@ class Desk:
         return Announcement(messages.asked(answer.request, answer.beneficiary), None, answer.request.id)
 
     async def _known(self, account: Account) -> Identity | Private:
-        """Who linked ``account``, or the link that a stranger gets."""
+        """Who acts through ``account``; or the link that a stranger gets, or the way to a login that lasts."""
         try:
-            return await self._linking.identity_of(account.platform, account.workspace, account.user)
+            return await self._linking.actor_of(account)
+        except Unauthenticated as over:
+            return Private(f"{over.public} {messages.LOG_IN_AGAIN}", f"{self._public_url}/login")
         except NotFound:
             offer = await self._offer(account, messages.NOT_LINKED)
             await self._note_stranger(account)

@@ -27,6 +27,7 @@ NOT_LINKED = (
     "alone:"
 )
 ALREADY_LINKED = "This account is linked to {who}. To link it to another identity, open this, log in and confirm:"
+LOG_IN_AGAIN = "Nothing was done. Open this, log in, and try again:"
 BENEFICIARY_NOT_LINKED = "has not linked their account yet: they type /bastion link first, then try again."
 RECEIVED_BEFORE = "This command has arrived before and is not done twice. See what came of it: /bastion who"
 NOTHING_TO_ASK_FOR = "No policy lets you ask for anything here. Ask the people who write them."

@@ -42,6 +42,7 @@ MIN_LIFETIME, MAX_LIFETIME = timedelta(minutes=1), timedelta(hours=1)
 """Of a contractor's certificate: long enough for a clock that is off, short enough to be worth little (law 3)."""
 
 MIN_CHECK, MAX_CHECK = timedelta(seconds=30), timedelta(minutes=30)
+MIN_LOGIN_WITHIN, MAX_LOGIN_WITHIN = timedelta(minutes=15), timedelta(days=30)
 """Between questions whether an issuer stands by a login: it bears so many, and an hour without an answer is the end."""
 
 MIN_AGE, MAX_AGE = timedelta(days=1), timedelta(days=366)
@@ -97,6 +98,7 @@ Workspace = Annotated[str, *_setting(values.workspace, pattern=values.WORKSPACE.
 Lifetime = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_LIFETIME, MAX_LIFETIME))]
 Age = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_AGE, MAX_AGE))]
 Check = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_CHECK, MAX_CHECK))]
+LoginWithin = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_LOGIN_WITHIN, MAX_LOGIN_WITHIN))]
 Acr = Annotated[str, *_setting(values.word, minLength=1)]
 Pattern = Annotated[str, *_setting(values.subject_pattern, minLength=1)]
 FilePath = Annotated[
@@ -340,17 +342,22 @@ class NoticesEntry(Section):
 
 
 class ChatEntry(Section):
+    login_within: LoginWithin = timedelta(hours=12)
+    """How long a login is believed of who acts from a chat. An issuer that is asked again renews it (``check``)."""
     slack: SlackEntry | None = None
     mattermost: MattermostEntry | None = None
     discord: DiscordEntry | None = None
     teams: TeamsEntry | None = None
 
+    def platforms(self) -> dict[str, Section]:
+        """The chats that are configured, by their names."""
+        return {name: entry for name, entry in self if isinstance(entry, Section)}
+
     def secrets(self) -> dict[tuple[str | int, ...], Secret | None]:
         """Every reference of every chat, by the path of its setting."""
         return {
             ("chat", platform, key): value
-            for platform, entry in self
-            if entry is not None
+            for platform, entry in self.platforms().items()
             for key, value in entry
             if isinstance(value, FileSecret | EnvSecret | CredentialSecret)
         }

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 
 from bastion.access.approval import Holding
 from bastion.access.ballot import Answer, Granted, TurnedDown, WaitingForOthers
+from bastion.access.endings import DISOWNED
 from bastion.access.wish import Wish
+from bastion.core.ending import Cause
 from bastion.core.errors import BastionError, Conflict, NotFound, Refused
 from bastion.core.geofence import Place
 from bastion.core.grant import REQUEST_LIFETIME, Grant, Verdict
@@ -344,6 +346,23 @@ async def test_a_vote_of_somebody_who_has_left_the_group_does_not_count(office: 
     assert isinstance(await office.approval.review(request.id, SIA, APPROVE, BERLIN), WaitingForOthers)
     assert await office.store.grants() == []
     assert isinstance(await office.approval.review(request.id, LEA, APPROVE, BERLIN), Granted)
+
+
+@pytest.mark.parametrize("cause", Cause, ids=lambda cause: cause.name)
+async def test_a_vote_of_somebody_whom_their_issuer_disowned_does_not_count_until_they_are_back(
+    office: Office, cause: Cause
+) -> None:
+    """Who only went home has voted all the same."""
+    first, second = [await office.approval.request(CARLA, CARLA, wish(PROD), BERLIN) for _ in range(2)]
+    for request in (first, second):
+        await office.approval.review(request.id, SAM, APPROVE, BERLIN)
+    await office.end(SAM, cause)
+
+    answer = await office.approval.review(first.id, SIA, APPROVE, BERLIN)
+    assert isinstance(answer, WaitingForOthers if cause in DISOWNED else Granted)
+    office.clock.advance(timedelta(seconds=1))
+    await office.know(SAM)
+    assert isinstance(await office.approval.review(second.id, SIA, APPROVE, BERLIN), Granted)
 
 
 async def test_a_vote_of_somebody_whom_the_policy_has_barred_since_does_not_count(office: Office) -> None:

@@ -48,6 +48,22 @@ async def test_an_end_stands_through_the_next_login_and_never_moves_back(store: 
     assert await store.ended_at(BOB) is None
 
 
+async def test_an_identity_is_vouched_for_by_a_login_or_a_later_answer_until_it_is_ended(store: SqlStore) -> None:
+    assert await store.confirmed_at(ALICE) is None
+    await save(store, ALICE)
+    assert await store.confirmed_at(ALICE) == NOW
+    await keep(store, kept(), kept(BOB, "sid-2"))
+    async with store.transaction() as transaction:
+        await transaction.ask_again(kept(), asked_at=NOW, confirmed_at=NOW + 2 * MINUTE, sealed=b"next")
+    assert await store.confirmed_at(ALICE) == NOW + 2 * MINUTE
+    assert await end(store, ALICE, NOW + 3 * MINUTE)
+    assert await store.confirmed_at(ALICE) is None
+    await save(store, ALICE, NOW + 3 * MINUTE)
+    assert await store.confirmed_at(ALICE) is None
+    await save(store, ALICE, NOW + 4 * MINUTE)
+    assert await store.confirmed_at(ALICE) == NOW + 4 * MINUTE
+
+
 async def test_nobody_is_ended_who_is_not_known(store: SqlStore) -> None:
     assert not await end(store, ALICE, NOW)
     assert await store.ended_at(ALICE) is None

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -19,11 +19,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bastion.access.linking import LOGIN_WITHIN
 from bastion.chatops.cards import Button, Deed
 from bastion.chatops.escaping import markdown
+from bastion.core.ending import Cause
+from tests.chatops.counter import PUBLIC_URL
 from tests.chatops.platforms import NAMES, Chat, Forgery, Sent, TeamsPlatform, chat_on
 from tests.fakes import FakeClock
-from tests.office import CARLA, LEA, OTTO, WEB, Office, open_office, wish
+from tests.office import CARLA, LEA, OTTO, SAM, WEB, Office, open_office, wish
 
 GRANT = 'grant {who} web-1.staging.eu as deploy for 2h because "fix the queue"'
 
@@ -165,6 +168,38 @@ async def test_a_stranger_gets_the_link_and_nothing_else(chat: Chat, kind: str) 
     assert await refusals(chat) == ["the account is not linked"]
 
 
+async def ended(chat: Chat) -> None:
+    await chat.office.end(SAM, Cause.REFUSED)
+
+
+async def grown_old(chat: Chat) -> None:
+    chat.office.clock.advance(LOGIN_WITHIN)
+
+
+@pytest.mark.parametrize("happened", [ended, grown_old], ids=lambda happened: happened.__name__)
+@pytest.mark.parametrize("kind", ["command", "button"])
+async def test_an_account_counts_only_while_its_owner_is_vouched_for(
+    chat: Chat, kind: str, happened: Callable[[Chat], Awaitable[None]]
+) -> None:
+    """Whoever was disabled, or has not been seen for long, is stopped in every chat at once; logging in helps."""
+    await happened(chat)
+    button = Button(Deed.APPROVE, await request_id(chat))
+
+    def sent() -> Sent:
+        return granting(chat, "sam") if kind == "command" else chat.platform.press("sam", button)
+
+    said = await chat.read(sent())
+    assert "Nothing was done. Open this, log in, and try again:" in said
+    assert f"{PUBLIC_URL}/login" in said
+    assert await grants(chat) == 0
+    (event,) = await chat.office.events("chat:refused")
+    assert (event.identity, event.details["platform"]) == (SAM.id, chat.platform.name)
+    chat.office.clock.advance(timedelta(seconds=1))
+    await chat.office.know(SAM)
+    await chat.send(sent())
+    assert await grants(chat) == 1
+
+
 async def test_the_link_ties_the_account_that_asked_for_it(chat: Chat) -> None:
     said = await chat.read(chat.platform.command("new", "who"))
     question = await chat.office.linking.open(said.rsplit("/", 1)[1], OTTO)
@@ -190,6 +225,7 @@ async def test_another_users_button_does_what_the_one_who_presses_may(chat: Chat
 async def test_a_button_on_an_old_message_says_that_it_is_over(chat: Chat) -> None:
     button = Button(Deed.APPROVE, await request_id(chat))
     chat.office.clock.advance(timedelta(hours=25))
+    await chat.office.know(SAM)
     said = await chat.read(chat.platform.press("sam", button))
     assert "nobody answered within 1d" in said
     assert await grants(chat) == 0

@@ -21,7 +21,7 @@ from bastion.core.errors import Unavailable
 from tests.chatops.counter import NAMES, USERS, desk_of, parts_of, serving
 from tests.chatops.fake_slack import APP_TOKEN, BOT_TOKEN, SECRET, TEAM, FakeSlack, Said, running_slack, until
 from tests.fakes import FakeClock
-from tests.office import CARLA, PROD, WEB, Office, open_office, wish
+from tests.office import CARLA, PROD, SAM, WEB, Office, open_office, wish
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 ASKED = f'request {WEB} as deploy for 2h because "fix the queue"'
@@ -157,6 +157,7 @@ async def test_a_stranger_who_presses_gets_the_link_and_nothing_else(chat: FakeS
 async def test_a_button_on_an_old_message_says_so_and_vanishes(chat: FakeSlack, office: Office) -> None:
     said = await asked(chat)
     office.clock.advance(timedelta(hours=25))
+    await office.know(SAM)
     await chat.press("U0SAM", said, "Approve")
     await until(lambda: "Approve" not in said.buttons)
     assert "is closed: nobody answered within 1d." in chat.whispers("U0SAM")[-1]

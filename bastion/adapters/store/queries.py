@@ -38,6 +38,14 @@ def ended_at(identity_id: IdentityId) -> Query:
     return select(identities.c.ended_at).where(_is(identities, identity_id))
 
 
+def confirmed_at(identity_id: IdentityId) -> Query:
+    asked = select(func.max(kept_logins.c.confirmed_at)).where(
+        _is(kept_logins, identity_id), kept_logins.c.sealed.is_not(None)
+    )
+    row = select(identities.c.seen_at, identities.c.ended_at, asked.scalar_subquery().label("asked_at"))
+    return row.where(_is(identities, identity_id))
+
+
 def logins_to_ask(issuer: str, asked_before: datetime, limit: int) -> Query:
     due = and_(kept_logins.c.issuer == issuer, kept_logins.c.asked_at < asked_before, kept_logins.c.sealed.is_not(None))
     return select(kept_logins).where(due).order_by(kept_logins.c.asked_at, kept_logins.c.subject).limit(limit)

@@ -58,6 +58,13 @@ class SqlStore:
         rows = await self._all(queries.ended_at(identity_id))
         return rows[0].ended_at if rows else None
 
+    async def confirmed_at(self, identity_id: IdentityId) -> datetime | None:
+        rows = await self._all(queries.confirmed_at(identity_id))
+        if not rows:
+            return None
+        newest: datetime = max(rows[0].seen_at, rows[0].asked_at or rows[0].seen_at)
+        return newest if rows[0].ended_at is None or rows[0].ended_at < newest else None
+
     async def logins_to_ask(self, issuer: str, asked_before: datetime, limit: int = 100) -> Sequence[KeptLogin]:
         return [read_login(row) for row in await self._all(queries.logins_to_ask(issuer, asked_before, limit))]
 
