@@ -41,8 +41,9 @@ COORDINATION_SCHEMES = ("redis", "rediss", "unix")
 MIN_LIFETIME, MAX_LIFETIME = timedelta(minutes=1), timedelta(hours=1)
 """Of a contractor's certificate: long enough for a clock that is off, short enough to be worth little (law 3)."""
 
-MIN_CHECK, MAX_CHECK = timedelta(seconds=30), timedelta(minutes=30)
 MIN_LOGIN_WITHIN, MAX_LOGIN_WITHIN = timedelta(minutes=15), timedelta(days=30)
+
+MIN_CHECK, MAX_CHECK = timedelta(seconds=30), timedelta(minutes=30)
 """Between questions whether an issuer stands by a login: it bears so many, and an hour without an answer is the end."""
 
 MIN_AGE, MAX_AGE = timedelta(days=1), timedelta(days=366)
