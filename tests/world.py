@@ -10,7 +10,7 @@ import asyncio
 import base64
 import ipaddress
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -242,13 +242,18 @@ def _target(scope: Scope, sshd: Sshd) -> Target:
 
 @asynccontextmanager
 async def world(
-    folder: Path, *, policy: str = POLICY, login_timeout: float = LOGIN_TIMEOUT, qr_codes: bool = False
+    folder: Path,
+    *,
+    policy: str = POLICY,
+    login_timeout: float = LOGIN_TIMEOUT,
+    qr_codes: bool = False,
+    sshd: Sequence[str] = (),
 ) -> AsyncIterator[World]:
-    """Start everything on free loopback ports; everything is ended with the block."""
+    """Start everything on free loopback ports; everything is ended with the block. ``sshd`` configures the targets."""
     clock = SkewedClock()
     async with AsyncExitStack() as stack:
         signer = open_signer(folder / "ca", [STAGING, PRODUCTION])
-        sshds = {s: stack.enter_context(_sshd(folder / s.environment, s, signer)) for s in (STAGING, PRODUCTION)}
+        sshds = {s: stack.enter_context(_sshd(folder / s.environment, s, signer, sshd)) for s in (STAGING, PRODUCTION)}
         fence = Fence(frozenset({"DE"}), ())
         catalogue = catalogue_of(
             [Environment("staging", "staging"), Environment("production", "production")],
@@ -303,9 +308,9 @@ async def world(
                 await watching
 
 
-def _sshd(folder: Path, scope: Scope, signer: FileSigner) -> AbstractContextManager[Sshd]:
+def _sshd(folder: Path, scope: Scope, signer: FileSigner, extra: Sequence[str]) -> AbstractContextManager[Sshd]:
     """A target of ``scope``. It lets `admin` and `deploy` in, and not `root`, which the policy forbids too."""
     folder.mkdir()
     authority = f"ssh-ed25519 {base64.b64encode(signer.target_authority(scope)).decode()}"
     principals = {login: [target_principal(scope, login)] for login in ("deploy", "admin")}
-    return running_sshd(folder, principals=principals, user_authorities=[authority])
+    return running_sshd(folder, principals=principals, user_authorities=[authority], extra=extra)

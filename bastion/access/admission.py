@@ -7,7 +7,7 @@ took is given back.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
@@ -19,7 +19,18 @@ from bastion.core.geofence import Address, Place, is_inside, parse_address
 from bastion.core.grant import Grant
 from bastion.core.identity import Identity, IdentityId
 from bastion.core.notice import FirstConnected
-from bastion.core.policy import Access, Action, Allow, Decision, Deny, NeedsGrant, Occupied, Ruling, decide
+from bastion.core.policy import (
+    Access,
+    Action,
+    Allow,
+    Decision,
+    Deny,
+    NeedsGrant,
+    Occupied,
+    Permitted,
+    Ruling,
+    decide,
+)
 from bastion.core.session import End, Session
 from bastion.core.target import Catalogue, Scope, Target
 from bastion.ports import Clock, Coordination, Locator, Policies, Recorder, Recordings, Store
@@ -66,6 +77,7 @@ class Admitted:
     target: Target
     grant: Grant
     recorder: Recorder
+    access: Access
 
 
 class Admission:
@@ -117,6 +129,16 @@ class Admission:
                 return await self._admit(wish, access, decision, now)
             case _:
                 assert_never(decision)
+
+    def permitted(self, admitted: Admitted) -> frozenset[Action]:
+        """Every action of its grant that the policies permit now, the session's own among them."""
+        now, asked, grant = self._clock.now(), admitted.access, admitted.grant
+        others = (action for action in grant.actions if action is not asked.action)
+        return frozenset({asked.action}).union(
+            action
+            for action in others
+            if isinstance(self._policies.may_connect(replace(asked, action=action), grant, now), Permitted)
+        )
 
     async def wait_for_grant(self, wish: Wish, *, say: Callable[[str], None], gone: Callable[[], bool]) -> bool:
         """Wait while a request for ``wish`` is open; whether `open` is worth asking again."""
@@ -225,7 +247,7 @@ class Admission:
             return await self._refuse(wish, access.identity, access.place, deny, now, target)
         try:
             await self._write(session, access, allow, now)
-            return Admitted(session, target, allow.grant, await self._record(session, wish, now))
+            return Admitted(session, target, allow.grant, await self._record(session, wish, now), access)
         except BaseException:
             await self._coordination.leave(session.identity, session.id)
             raise

@@ -270,8 +270,11 @@ class Certification:
             return Rejected("You have been logged out since this certificate was made. Log in again: bastion login")
         return Proven(issued.identity, issued.scope, issued.grant_id, issued.serial, issued.fingerprint)
 
-    async def for_target(self, session: Session, key: PublicKey, *, pty: bool) -> bytes:
-        """A target certificate over ``key`` for one session. The blob; its key never left the caller's memory."""
+    async def for_target(self, session: Session, key: PublicKey, *, permitted: Collection[str]) -> bytes:
+        """A target certificate over ``key`` for one session. The blob; its key never left the caller's memory.
+
+        ``permitted`` are the extensions that it gets.
+        """
         certificate = target_certificate(
             key,
             serial=secrets.randbits(63),
@@ -282,7 +285,7 @@ class Certification:
             authority=self._signer.target_authority(session.scope),
             lifetime=TARGET_LIFETIME,
             now=self._clock.now(),
-            pty=pty,
+            permitted=permitted,
         )
         body = to_be_signed(certificate, secrets.token_bytes(NONCE))
         return signed(body, await self._signer.sign_target(session.scope, body))

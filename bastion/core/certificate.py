@@ -12,12 +12,13 @@ import base64
 import binascii
 import hashlib
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from bastion.core.errors import Refused
 from bastion.core.geofence import Address
+from bastion.core.policy import Action
 from bastion.core.target import Scope
 
 USER_CERTIFICATE = 1
@@ -157,6 +158,18 @@ def access_certificate(
     )
 
 
+PERMITS: Mapping[Action, str] = {
+    Action.SSH_SHELL: "permit-pty",
+    Action.SSH_EXEC: "permit-pty",
+}
+"""What a target's server must be permitted by the certificate, besides running programs (PROTOCOL.certkeys)."""
+
+
+def permits(actions: Collection[Action]) -> frozenset[str]:
+    """The extensions that a target certificate needs for ``actions``."""
+    return frozenset(PERMITS[action] for action in actions if action in PERMITS)
+
+
 def target_certificate(
     key: PublicKey,
     *,
@@ -168,9 +181,12 @@ def target_certificate(
     authority: bytes,
     lifetime: timedelta,
     now: datetime,
-    pty: bool,
+    permitted: Collection[str],
 ) -> Certificate:
-    """What the bastion shows to a target for one session: one login of one scope, for as long as connecting takes."""
+    """What the bastion shows to a target for one session: one login of one scope, for as long as connecting takes.
+
+    ``permitted`` are extensions: the target's server lets the connection do no more (see `permits`).
+    """
     return Certificate(
         public_key=key,
         serial=serial,
@@ -179,7 +195,7 @@ def target_certificate(
         valid_after=_whole(now - CLOCK_TOLERANCE),
         valid_before=_whole(now + lifetime),
         critical_options={},
-        extensions={"permit-pty": b""} if pty else {},
+        extensions=dict.fromkeys(permitted, b""),
         authority=authority,
     )
 

@@ -270,7 +270,7 @@ class Walk:
         certificate = target_certificate(
             parse_public_key(key.export_public_key().decode()),
             serial=1, session_id="s-demo", identity="demo", scope=STAGING, login=LOGIN,
-            authority=signer.target_authority(STAGING), lifetime=_MINUTE, now=SystemClock().now(), pty=False,
+            authority=signer.target_authority(STAGING), lifetime=_MINUTE, now=SystemClock().now(), permitted=(),
         )  # fmt: skip
         body = to_be_signed(certificate, os.urandom(32))
         line = certificate_line(signed(body, await signer.sign_target(STAGING, body)), "demo")

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -97,12 +97,11 @@ async def _block(stage: Stage, folder: Path, name: str, scope: Scope, sshd: Sshd
     certificate = target_certificate(
         parse_public_key(key.export_public_key().decode()), serial=1, session_id="s-bench", identity="bench",
         scope=scope, login=LOGIN, authority=signer.target_authority(scope), lifetime=timedelta(hours=4),
-        now=SystemClock().now(), pty=True,
+        now=SystemClock().now(), permitted={"permit-port-forwarding", "permit-pty"},
     )  # fmt: skip
     path = folder / name
     path.touch(mode=0o600)
     path.write_bytes(key.export_private_key())
-    certificate = replace(certificate, extensions={"permit-port-forwarding": b"", "permit-pty": b""})
     body = to_be_signed(certificate, os.urandom(32))
     blob = signed(body, await signer.sign_target(scope, body))
     Path(f"{path}-cert.pub").write_text(certificate_line(blob, name))

@@ -26,12 +26,14 @@ from bastion.core.certificate import (
     judge_access,
     parse_certificate,
     parse_public_key,
+    permits,
     signed,
     target_certificate,
     target_principal,
     to_be_signed,
 )
 from bastion.core.errors import Refused
+from bastion.core.policy import Action
 from bastion.core.target import Scope
 
 NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -242,8 +244,13 @@ def test_a_target_certificate_names_one_login_of_one_scope_and_is_short() -> Non
         authority=AUTHORITY.blob,
         lifetime=timedelta(minutes=1),
         now=NOW,
-        pty=False,
+        permitted=(),
     )
     assert certificate.principals == (target_principal(PRODUCTION, "deploy"),) == ("production/eu/deploy",)
     assert certificate.valid_before - certificate.valid_after == timedelta(minutes=1) + CLOCK_TOLERANCE
     assert certificate.extensions == {}
+
+
+def test_a_target_certificate_permits_what_it_is_told_and_nothing_else() -> None:
+    assert permits({Action.SSH_SFTP_READ, Action.SSH_SFTP_WRITE}) == frozenset()
+    assert permits({Action.SSH_SHELL, Action.SSH_SFTP_READ}) == {"permit-pty"}

@@ -56,6 +56,7 @@ class Door(asyncssh.SSHServer):
         self._username = ""
         self._named = ""
         self._is_lost = False
+        self._lines = house.lines()
         self._plain = PlainLogin(
             logins=house.logins, certification=house.certification, address=address, invitation=house.invitation
         )
@@ -69,6 +70,7 @@ class Door(asyncssh.SSHServer):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost = True
+        self._lines.close()
         if self._plain.is_pending:
             self._house.spawn(self._plain.withdraw())
 
@@ -179,7 +181,7 @@ class Door(asyncssh.SSHServer):
     def session_requested(self) -> Any:
         if self._proven is None:
             return False
-        session = ClientSession(self._house, self._proven, self._address, self._username, self._inside)
+        session = ClientSession(self._house, self._lines, self._proven, self._address, self._username, self._inside)
         return self._connection.create_server_channel(), session
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:

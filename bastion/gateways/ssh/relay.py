@@ -41,6 +41,11 @@ class Ended:
     status: int | None = None
     signal: tuple[str, bool, str, str] | None = None
 
+    @property
+    def is_polite(self) -> bool:
+        """Whether one of the two sides was done, and nobody cut it off."""
+        return self.end in (End.TARGET, End.CLIENT)
+
 
 class Relay:
     """One live session's two channels. Everything here is synchronous: a byte is recorded, then handed on."""
@@ -75,6 +80,13 @@ class Relay:
     def open(self, target: asyncssh.SSHClientChannel[bytes]) -> None:
         """The target is there; bytes of the client may flow."""
         self._target = target
+        if self.ended.done():
+            target.abort()
+
+    def leave_target(self) -> None:
+        """Close the channel to the target, whatever still waits there for whoever has gone. Idempotent."""
+        if self._target is not None:
+            self._target.abort()
 
     def from_client(self, data: bytes) -> None:
         """What the client typed or sent."""
@@ -143,13 +155,13 @@ class Relay:
     def signal(self, name: str) -> None:
         """The client sends a signal to the target's process."""
         if not self.ended.done() and self._target is not None:
-            self._mark(f"signal {name}")
+            self.mark(f"signal {name}")
             self._target.send_signal(name)
 
     def send_break(self, msec: int) -> None:
         """The client sends a break of ``msec`` milliseconds (RFC 4335)."""
         if not self.ended.done() and self._target is not None:
-            self._mark(f"break {msec} ms")
+            self.mark(f"break {msec} ms")
             self._target.send_break(msec)
 
     def client_eof(self) -> None:
@@ -196,7 +208,8 @@ class Relay:
         if self._target is not None:
             self._target.resume_reading()
 
-    def _mark(self, label: str) -> None:
+    def mark(self, label: str) -> None:
+        """A line of the transcript."""
         try:
             self._recorder.mark(self.at, label)
         except Unavailable:
@@ -259,6 +272,8 @@ class TargetSession(asyncssh.SSHClientSession[bytes]):
         self._relay.target_killed((signal, core_dumped, msg, lang))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            self._relay.say("The connection to the target was lost.")
         self._relay.target_closed()
 
     def pause_writing(self) -> None:

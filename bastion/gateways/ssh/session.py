@@ -21,9 +21,10 @@ from bastion.core.policy import Action, Deny, NeedsGrant
 from bastion.core.session import End
 from bastion.core.sftp import SftpWatch
 from bastion.core.target import parse_destination, printable
+from bastion.gateways.ssh.line import NO_MORE, Line, Lines
 from bastion.gateways.ssh.plainlogin import Invitation
 from bastion.gateways.ssh.relay import REFUSED_STATUS, Ended, Relay, TargetSession, screen
-from bastion.gateways.ssh.target import TargetUnreachable, connect
+from bastion.gateways.ssh.target import TargetUnreachable
 from bastion.ports import Signer
 
 DRAIN = 30.0
@@ -39,6 +40,12 @@ TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 """A terminal's name (term(7)): it goes into the recording's first line and the target's environment."""
 
 log = structlog.get_logger(__name__)
+
+
+def _unwanted(opening: asyncio.Future[Any]) -> None:
+    """What opens after the end closes itself; why it did not open is nobody's question any more."""
+    if not opening.cancelled():
+        opening.exception()
 
 
 async def _first(*futures: asyncio.Future[Any]) -> None:
@@ -59,6 +66,10 @@ class House:
     spawn: Callable[[Coroutine[Any, Any, None]], None]
     """Owns the session's task, and waits for it when the gateway stops."""
 
+    def lines(self) -> Lines:
+        """For one client connection."""
+        return Lines(admission=self.admission, certification=self.certification, signer=self.signer)
+
 
 @dataclass(frozen=True, slots=True)
 class Pty:
@@ -70,8 +81,11 @@ class Pty:
 class ClientSession(asyncssh.SSHServerSession[bytes]):
     """The client's end: collects what is wanted, then hands every byte to the relay."""
 
-    def __init__(self, house: House, proven: Proven, address: Address, username: str, target: str | None) -> None:
+    def __init__(
+        self, house: House, lines: Lines, proven: Proven, address: Address, username: str, target: str | None
+    ) -> None:
         self._house = house
+        self._lines = lines
         self._proven = proven
         self._address = address
         self._username = username
@@ -232,38 +246,36 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
         if self._gone:
             relay.client_closed()
         try:
-            connection = await self._reach(admitted, relay)
+            return await self._over_a_line(admitted, relay)
         except TargetUnreachable as error:
             log.warning("target unreachable", session=admitted.session.id, error=str(error))
             relay.say(error.public)
-            return Ended(End.TARGET, REFUSED_STATUS)
-        if connection is None:
-            return relay.ended.result()
-        try:
-            return await self._relay_until_the_end(connection, relay)
-        finally:
-            connection.abort()
+        except asyncssh.ChannelOpenError as error:
+            relay.say(f"The target refused the session: {printable(str(error))}")
+        return Ended(End.TARGET, REFUSED_STATUS)
 
-    async def _reach(self, admitted: Admitted, relay: Relay) -> asyncssh.SSHClientConnection | None:
-        """Connect to the target; None when the session ended meanwhile."""
-        connecting = asyncio.ensure_future(
-            connect(
-                admitted.target,
-                admitted.session,
-                certification=self._house.certification,
-                signer=self._house.signer,
-                pty=self._pty is not None,
-            )
-        )
-        await _first(connecting, relay.ended)
-        if not relay.ended.done():
-            return connecting.result()
-        connecting.cancel()
+    async def _over_a_line(self, admitted: Admitted, relay: Relay, *, refused: int = 0) -> Ended:
+        """Take a line, and another one where the target takes no more sessions on that; at last one of its own."""
+        line = self._lines.take(admitted, fresh=refused > 1)
         try:
-            (await connecting).abort()
-        except (asyncio.CancelledError, BastionError):
-            pass
-        return None
+            return await self._over(line, admitted, relay)
+        except asyncssh.ChannelOpenError as error:
+            if error.code not in NO_MORE or line.opened_for == admitted.session.id:
+                raise
+        finally:
+            relay.leave_target()
+            self._lines.leave(line, linger=not relay.ended.done() or relay.ended.result().is_polite)
+        line.is_full = True
+        return await self._over_a_line(admitted, relay, refused=refused + 1)
+
+    async def _over(self, line: Line, admitted: Admitted, relay: Relay) -> Ended:
+        await _first(line.opening, relay.ended)
+        if relay.ended.done():
+            return relay.ended.result()
+        connection = line.opening.result()
+        if line.opened_for != admitted.session.id:
+            relay.mark(f"over the connection of {line.opened_for}")
+        return await self._relay_until_the_end(connection, relay)
 
     async def _relay_until_the_end(self, connection: asyncssh.SSHClientConnection, relay: Relay) -> Ended:
         pty = self._pty
@@ -282,12 +294,10 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
             )
         )
         await _first(opening, relay.ended)
-        if not opening.done():
-            opening.cancel()
-            return await relay.ended
-        if (error := opening.exception()) is not None:
-            relay.say(f"The target refused the session: {printable(str(error))}")
-            return Ended(End.TARGET, REFUSED_STATUS)
+        if relay.ended.done():
+            opening.add_done_callback(_unwanted)
+            return relay.ended.result()
+        opening.result()
         self._hand_over(relay)
         return await relay.ended
 
@@ -318,10 +328,9 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
     async def _close(self, admitted: Admitted, ended: Ended) -> None:
         """End both sides, the recording, and the session's entry in the log, whatever happened before."""
         self._house.supervision.unwatch(admitted.session)
-        polite = ended.end in (End.TARGET, End.CLIENT)
         self._leave(ended)
         try:
-            async with asyncio.timeout(DRAIN if polite else CUT):
+            async with asyncio.timeout(DRAIN if ended.is_polite else CUT):
                 await self._channel.wait_closed()
         except TimeoutError:
             self._channel.get_connection().abort()

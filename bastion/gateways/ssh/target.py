@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Collection
 
 import asyncssh
 
@@ -29,16 +30,18 @@ class TargetUnreachable(BastionError):
 
 
 async def connect(
-    target: Target, session: Session, *, certification: Certification, signer: Signer, pty: bool
+    target: Target, session: Session, *, certification: Certification, signer: Signer, permitted: Collection[str]
 ) -> asyncssh.SSHClientConnection:
     """Log in to ``target`` for one session, with a fresh key and a certificate for just that login.
+
+    The certificate lets the connection do what ``permitted`` names and no more.
 
     Raises:
         TargetUnreachable: with what the client should read, and what the operator must do.
     """
     key = asyncssh.generate_private_key("ssh-ed25519")
     public = parse_public_key(key.export_public_key().decode())
-    blob = await certification.for_target(session, public, pty=pty)
+    blob = await certification.for_target(session, public, permitted=permitted)
     certificate = asyncssh.import_certificate(certificate_line(blob, session.id))
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):

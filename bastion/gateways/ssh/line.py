@@ -1,0 +1,133 @@
+"""The connections to a target that the channels of one client connection share, as `ssh` shares its own.
+
+A line opens when the first channel needs it and closes after the last. What runs over it is decided, written, recorded
+and cut channel by channel, as if each had a line of its own; the certificate that opened it permits what the grant and
+the policies let that session do, so a channel that needs more gets another line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncssh
+
+from bastion.access.admission import Admission, Admitted
+from bastion.access.certification import Certification
+from bastion.core.certificate import permits
+from bastion.core.target import Target
+from bastion.gateways.ssh.target import connect
+from bastion.ports import Signer
+
+LINGER = 10.0
+"""Seconds a line without a channel is kept: Ansible and its like run one command after another."""
+
+NO_MORE = (asyncssh.OPEN_CONNECT_FAILED, asyncssh.OPEN_RESOURCE_SHORTAGE)
+"""Codes by which a target refuses a session that it would take on another connection (OpenSSH, and the RFC's own)."""
+
+
+class Line:
+    """One connection to ``target``, opened for a session and named after it in the target's log."""
+
+    def __init__(
+        self,
+        target: Target,
+        login: str,
+        permitted: frozenset[str],
+        opened_for: str,
+        opening: asyncio.Task[asyncssh.SSHClientConnection],
+    ) -> None:
+        self._target = target
+        self._login = login
+        self._permitted = permitted
+        self._is_closed = False
+        self.opened_for = opened_for
+        """The id of the session that its certificate names."""
+        self.opening = opening
+        self.channels = 0
+        self.is_full = False
+        """The target takes no more sessions on it (MaxSessions of sshd_config(5)), until one of them leaves."""
+        self.closing: asyncio.TimerHandle | None = None
+        opening.add_done_callback(self._opened)
+
+    def serves(self, admitted: Admitted, needed: frozenset[str]) -> bool:
+        """Whether a channel of ``admitted``, whose certificate would have to permit ``needed``, may use it."""
+        return (
+            (self._target, self._login) == (admitted.target, admitted.session.login)
+            and needed <= self._permitted
+            and not self.is_full
+            and not self.is_lost
+        )
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it can never be used again."""
+        if self._is_closed or not self.opening.done():
+            return self._is_closed
+        return self.opening.cancelled() or self.opening.exception() is not None or self.opening.result().is_closed()
+
+    def close(self) -> None:
+        """Idempotent; whoever still uses it hears that it was lost."""
+        self._is_closed = True
+        if self.closing is not None:
+            self.closing.cancel()
+        if self.opening.done():
+            self._opened(self.opening)
+        self.opening.cancel()
+
+    def _opened(self, opening: asyncio.Task[asyncssh.SSHClientConnection]) -> None:
+        failed = opening.cancelled() or opening.exception() is not None
+        if self._is_closed and not failed:
+            opening.result().abort()
+
+
+class Lines:
+    """Every line of one client connection."""
+
+    def __init__(self, *, admission: Admission, certification: Certification, signer: Signer) -> None:
+        self._admission = admission
+        self._certification = certification
+        self._signer = signer
+        self._lines: list[Line] = []
+
+    def take(self, admitted: Admitted, *, fresh: bool = False) -> Line:
+        """A line for one channel of ``admitted``, which may still be opening. Give it back with `leave`."""
+        needed = permits({admitted.session.action})
+        line = next((line for line in self._lines if not fresh and line.serves(admitted, needed)), None)
+        if line is None:
+            line = self._open(admitted)
+        if line.closing is not None:
+            line.closing.cancel()
+        line.channels += 1
+        return line
+
+    def leave(self, line: Line, *, linger: bool) -> None:
+        """The channel is gone. With ``linger`` the line waits a little for the next one, if this was its last."""
+        line.channels -= 1
+        line.is_full = False
+        if line.channels > 0:
+            return
+        if linger and not line.is_lost:
+            line.closing = asyncio.get_running_loop().call_later(LINGER, self._close, line)
+        else:
+            self._close(line)
+
+    def close(self) -> None:
+        """The client is gone, and every line with it."""
+        for line in list(self._lines):
+            self._close(line)
+
+    def _open(self, admitted: Admitted) -> Line:
+        session, permitted = admitted.session, permits(self._admission.permitted(admitted))
+        opening = asyncio.ensure_future(
+            connect(
+                admitted.target, session, certification=self._certification, signer=self._signer, permitted=permitted
+            )
+        )
+        line = Line(admitted.target, session.login, permitted, session.id, opening)
+        self._lines.append(line)
+        return line
+
+    def _close(self, line: Line) -> None:
+        line.close()
+        if line in self._lines:
+            self._lines.remove(line)
