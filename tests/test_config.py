@@ -18,6 +18,7 @@ from bastion.cli.check import schema_json
 from bastion.config import HostPort, Settings, load, values, yaml
 from bastion.config.countries import COUNTRIES
 from bastion.config.secret import CredentialSecret, EnvSecret, FileSecret, parse_secret
+from bastion.core.algorithms import LEGACY
 from bastion.core.errors import ConfigError
 from bastion.core.target import Scope
 from tests.site import EXAMPLE, Site, install
@@ -363,6 +364,24 @@ MISTAKES = {
         "[acme]",
         "acme",
         "chat.slack.workspaces[0]: 'acme' must be a Slack team id, such as T012AB3CD",
+    ),
+    "algorithm that no target gets": (
+        "    # algorithms: [diffie-hellman-group14-sha256] ",
+        "    algorithms: [aes128-cbc] ",
+        "aes128-cbc",
+        f"targets[1].algorithms: 'aes128-cbc' is not one that an old target can be given: {', '.join(LEGACY)}",
+    ),
+    "algorithm that every target gets": (
+        "    # algorithms: [diffie-hellman-group14-sha256] ",
+        "    algorithms: [aes128-ctr] ",
+        "[aes128-ctr]",
+        "targets[1].algorithms: 'aes128-ctr' is used with every target; leave it out",
+    ),
+    "word for algorithms": (
+        "    # algorithms: [diffie-hellman-group14-sha256] ",
+        "    algorithms: old ",
+        "algorithms: old",
+        "targets[1].algorithms: must be legacy, or a list of names such as [diffie-hellman-group14-sha256]",
     ),
     "target in another's clothes": (
         "host: 10.20.1.5",

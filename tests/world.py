@@ -12,9 +12,10 @@ import ipaddress
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, TypedDict, cast
 
 import asyncssh
 
@@ -146,6 +147,20 @@ class World:
         async with self.store.transaction() as transaction:
             await transaction.revoke_grant(grant.id, self.clock.now())
         await self.coordination.revoke(Revocation(grant_id=grant.id))
+
+    def change_target(self, name: str = WEB_STAGING, **changes: Any) -> Target:
+        """Change what the configuration says of a target: its fields by name."""
+        targets = cast(dict[str, Target], self.catalogue.targets)
+        targets[name] = replace(targets[name], **changes)
+        return targets[name]
+
+    def put_staging_at(self, sshd: Sshd, **changes: Any) -> Target:
+        """Let `WEB_STAGING` be another server than the one that this world began with."""
+        return self.change_target(host=sshd.address, port=sshd.port, host_keys=(sshd.host_key,), **changes)
+
+    def staging_trusts(self) -> TrustedBy:
+        """What a server of staging is started with."""
+        return _trusted_by(STAGING, self.signer)
 
     def key(self, name: str) -> Path:
         """A client's private key file."""
@@ -311,6 +326,17 @@ async def world(
 def _sshd(folder: Path, scope: Scope, signer: FileSigner, extra: Sequence[str]) -> AbstractContextManager[Sshd]:
     """A target of ``scope``. It lets `admin` and `deploy` in, and not `root`, which the policy forbids too."""
     folder.mkdir()
+    return running_sshd(folder, **_trusted_by(scope, signer), extra=extra)
+
+
+class TrustedBy(TypedDict):
+    """The arguments of a server by which it lets one scope in."""
+
+    principals: dict[str, list[str]]
+    user_authorities: list[str]
+
+
+def _trusted_by(scope: Scope, signer: FileSigner) -> TrustedBy:
     authority = f"ssh-ed25519 {base64.b64encode(signer.target_authority(scope)).decode()}"
     principals = {login: [target_principal(scope, login)] for login in ("deploy", "admin")}
-    return running_sshd(folder, principals=principals, user_authorities=[authority], extra=extra)
+    return {"principals": principals, "user_authorities": [authority]}

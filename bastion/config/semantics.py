@@ -79,7 +79,7 @@ def problems(readable: Readable) -> Iterator[Problem]:
 
 
 def warnings(settings: Settings) -> Iterator[str]:
-    """What stops nothing, and may be meant: two issuers whose groups cannot be told apart."""
+    """What stops nothing, and may be meant: issuers whose groups cannot be told apart, targets with old algorithms."""
     first: dict[str, int] = {}
     for i, issuer in enumerate(settings.issuers):
         prefix = issuer.claims.group_prefix
@@ -87,6 +87,10 @@ def warnings(settings: Settings) -> Iterator[str]:
             other = f"issuers[{first[prefix]}]"
             yield f"issuers[{i}].claims.group_prefix: is that of {other}, so their groups of one name are one group"
         first.setdefault(prefix, i)
+    for i, target in enumerate(settings.targets):
+        if target.algorithms:
+            name, old = target.target().full_name, ", ".join(sorted(target.algorithms))
+            yield f"targets[{i}].algorithms: lets {name} use what no other target may: {old}"
 
 
 def _targets(readable: Readable) -> Iterator[Problem]:

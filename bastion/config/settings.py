@@ -31,6 +31,7 @@ from bastion.config.secret import (
     parse_url,
 )
 from bastion.config.values import HostPort
+from bastion.core.algorithms import LEGACY
 from bastion.core.geofence import Fence, Network
 from bastion.core.identity import ClaimMapping
 from bastion.core.target import Catalogue, Environment, Region, Scope, Target, catalogue_of
@@ -102,6 +103,13 @@ Check = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_CHEC
 LoginWithin = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_LOGIN_WITHIN, MAX_LOGIN_WITHIN))]
 Acr = Annotated[str, *_setting(values.word, minLength=1)]
 Pattern = Annotated[str, *_setting(values.subject_pattern, minLength=1)]
+Algorithms = Annotated[
+    frozenset[str],
+    PlainValidator(values.algorithms),
+    WithJsonSchema(
+        {"oneOf": [{"const": "legacy"}, {"type": "array", "items": {"enum": list(LEGACY)}, "uniqueItems": True}]}
+    ),
+]
 FilePath = Annotated[
     Path,
     PlainValidator(lambda raw, info: _base(info) / values.text(raw)),
@@ -241,6 +249,8 @@ class TargetEntry(Section):
     logins: tuple[Login, ...]
     host_keys: tuple[KeyLine, ...] = ()
     host_ca: KeyLine | None = None
+    algorithms: Algorithms = frozenset()
+    """For a host that lacks the strong ones: ``legacy``, or the names of those of them that it needs."""
 
     @property
     def scope(self) -> Scope:
@@ -255,6 +265,7 @@ class TargetEntry(Section):
             logins=frozenset(self.logins),
             host_keys=self.host_keys,
             host_ca=self.host_ca,
+            algorithms=self.algorithms,
         )
 
 
@@ -440,6 +451,8 @@ class _SchemaWriter(GenerateJsonSchema):
                 return values.spell(dft)
             case Plain(value):
                 return value
+            case frozenset():
+                return sorted(dft)
             case _:
                 return super().encode_default(dft)
 

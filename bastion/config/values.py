@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from bastion.config.countries import COUNTRIES
+from bastion.core.algorithms import LEGACY, STRONG
 from bastion.core.geofence import Network
 from bastion.core.identity import MAX_SUBJECT
 from bastion.core.target import LABEL, LOGIN
@@ -83,6 +84,20 @@ def port(raw: Any) -> int:
     if isinstance(raw, bool) or not isinstance(raw, int) or not 1 <= raw <= 65535:
         raise ValueError("must be a number from 1 to 65535")
     return raw
+
+
+def algorithms(raw: Any) -> frozenset[str]:
+    """What an old target may use: everything that is kept for such, or a list of names."""
+    if raw == "legacy":
+        return frozenset(LEGACY)
+    if not isinstance(raw, list):
+        raise ValueError("must be legacy, or a list of names such as [diffie-hellman-group14-sha256]")
+    for name in map(text, raw):
+        if name in STRONG:
+            raise ValueError(f"{_quote(name)} is used with every target; leave it out")
+        if name not in LEGACY:
+            raise ValueError(f"{_quote(name)} is not one that an old target can be given: {', '.join(LEGACY)}")
+    return frozenset(raw)
 
 
 def country(raw: Any) -> str:

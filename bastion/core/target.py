@@ -72,6 +72,8 @@ class Target:
     logins: frozenset[str]
     host_keys: tuple[str, ...] = ()
     host_ca: str | None = None
+    algorithms: frozenset[str] = frozenset()
+    """Names of `algorithms.LEGACY` that it may use besides the strong ones."""
 
     @property
     def full_name(self) -> str:

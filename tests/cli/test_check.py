@@ -158,6 +158,16 @@ def test_old_geo_data_is_a_warning(site: Site) -> None:
     )
 
 
+def test_old_algorithms_of_a_target_are_a_warning(site: Site) -> None:
+    fresh_geo(site)
+    site.edit("    # algorithms: [diffie-hellman-group14-sha256]", "    algorithms: [ssh-rsa, hmac-sha1]")
+    result = invoke("check", "--config", str(site.config))
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "warning: targets[1].algorithms: lets web-1.production.eu use what no other target may: hmac-sha1, ssh-rsa\n"
+    )
+
+
 def test_missing_geo_data_is_a_warning(site: Site) -> None:
     result = invoke("check", "--config", str(site.config))
     assert result.exit_code == 0

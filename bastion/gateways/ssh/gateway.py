@@ -9,16 +9,17 @@ from typing import Any
 
 import asyncssh
 import structlog
-from asyncssh.kex import get_kex_algs
 
 from bastion.access.admission import Admission
 from bastion.access.certification import Certification
 from bastion.access.devicelogin import DeviceLogins
 from bastion.access.supervision import Supervision
+from bastion.core.algorithms import CIPHERS, KEY_EXCHANGES, MACS
 from bastion.core.geofence import Address, Network
 from bastion.core.session import End
 from bastion.core.target import Catalogue
 from bastion.gateways.listener import Greeting
+from bastion.gateways.ssh.algorithms import offered
 from bastion.gateways.ssh.door import Door
 from bastion.gateways.ssh.internals import DoorConnection, check_version
 from bastion.gateways.ssh.plainlogin import Invitation
@@ -37,12 +38,12 @@ MAX_CONNECTIONS = 4096
 MAX_STARTING = 512
 """Of them, those that have not logged in yet: a flood of half-open ones pushes out itself."""
 
-KEY_EXCHANGES = ("curve25519-sha256", "mlkem768x25519-sha256", "curve25519-sha256@libssh.org", "ecdh-sha2-nistp256")
-"""What every client of the last ten years has, at a millisecond each. The Diffie-Hellman groups and RSA cost the
-bastion tens of milliseconds before any login, and cost a client that only pretends nothing (CVE-2002-20001).
+FIRST_KEY_EXCHANGE = "curve25519-sha256"
+"""The client's order decides. Ours begins with what dbclient guesses: asyncssh takes a guess for right whenever it is
+the outcome, dbclient only when it is also our first (RFC 4253, section 7.1), and each would wait for the other.
 
-The client's order decides. Ours begins with what dbclient guesses: asyncssh takes a guess for right whenever it is the
-outcome, dbclient only when it is also our first (RFC 4253, section 7.1), and each would wait for the other."""
+Every client of the last ten years has one of ours, at a millisecond each. The Diffie-Hellman groups and RSA cost the
+bastion tens of milliseconds before any login, and cost a client that only pretends nothing (CVE-2002-20001)."""
 
 BACKLOG = 512
 
@@ -161,7 +162,7 @@ def _options(host_key: asyncssh.SSHKey, login_timeout: float) -> asyncssh.SSHSer
         agent_forwarding=False,
         x11_forwarding=False,
         line_editor=False,
-        kex_algs=[name for name in KEY_EXCHANGES if name.encode() in get_kex_algs()],
+        **offered(KEY_EXCHANGES, CIPHERS, MACS, first=FIRST_KEY_EXCHANGE),
         compression_algs=None,
         encoding=None,
         window=WINDOW,

@@ -9,17 +9,23 @@ from collections.abc import Collection
 import asyncssh
 
 from bastion.access.certification import Certification
+from bastion.core.algorithms import (
+    CIPHERS,
+    KEY_EXCHANGES,
+    LEGACY_KEY_EXCHANGES,
+    LEGACY_MACS,
+    MACS,
+    host_key_algorithms,
+)
 from bastion.core.certificate import certificate_line, parse_public_key, target_principal
 from bastion.core.errors import BastionError
 from bastion.core.session import Session
 from bastion.core.target import Target, printable
+from bastion.gateways.ssh.algorithms import offered
 from bastion.ports import Signer
 
 CONNECT_TIMEOUT = 10.0
 """Seconds to reach and log in to a target; a host in the same region answers in milliseconds."""
-
-CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
-"""Before the others: one call of the library a packet, where ChaCha20-Poly1305 costs three and a context each."""
 
 KEEPALIVE = 15
 """Seconds between keepalives to the target; four unanswered ones end the session."""
@@ -56,13 +62,26 @@ async def connect(
                 preferred_auth=["publickey"],
                 disable_trivial_auth=True,
                 compression_algs=None,
-                encryption_algs=CIPHERS,
+                **_algorithms(target),
                 keepalive_interval=KEEPALIVE,
                 keepalive_count_max=4,
                 login_timeout=CONNECT_TIMEOUT,
             )
     except (OSError, asyncssh.Error, TimeoutError) as error:
         raise TargetUnreachable(_sentence(error, target, session, signer), detail=str(error)) from None
+
+
+def _algorithms(target: Target) -> dict[str, list[str]]:
+    """asyncssh's options: the strong ones, then the old ones that this target may use."""
+    old = target.algorithms
+    return {
+        **offered(
+            [*KEY_EXCHANGES, *(name for name in LEGACY_KEY_EXCHANGES if name in old)],
+            CIPHERS,
+            [*MACS, *(name for name in LEGACY_MACS if name in old)],
+        ),
+        "server_host_key_algs": host_key_algorithms(target.host_keys, certified=target.host_ca is not None, extra=old),
+    }
 
 
 def _known_hosts(target: Target) -> tuple[list[asyncssh.SSHKey], list[asyncssh.SSHKey], list[asyncssh.SSHKey]]:
