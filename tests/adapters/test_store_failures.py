@@ -20,12 +20,12 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bastion.adapters.store import SqlStore, migrations, open_store
-from bastion.adapters.store.engines import WRITER_LOCK, open_engines
+from bastion.adapters.store.engines import Engine, open_engine
+from bastion.adapters.store.postgresql import WRITER_LOCK
 from bastion.adapters.store.tables import metadata
 from bastion.core.audit import Event, EventFilter, Kind
 from bastion.core.errors import ConfigError, Unavailable
@@ -266,32 +266,35 @@ async def test_a_file_that_others_can_open_is_refused_and_left_alone(sqlite_url:
     assert stat.S_IMODE(file_of(sqlite_url).stat().st_mode) == mode
 
 
-async def settings_of(engine: AsyncEngine, *statements: str) -> list[object]:
-    async with engine.connect() as connection:
-        return [(await connection.exec_driver_sql(statement)).scalar_one() for statement in statements]
+async def settings_of(engine: Engine, *statements: str) -> list[object]:
+    """What the connection says that writes."""
+
+    def asked(connection: Connection) -> list[object]:
+        return [connection.exec_driver_sql(statement).scalar_one() for statement in statements]
+
+    return await engine.run_sync(asked, write=True)
 
 
 async def test_sqlite_is_set_to_survive_a_power_cut_and_to_hold_its_references(sqlite_url: str) -> None:
-    engines = open_engines(sqlite_url, SHORT)
+    engine = open_engine(sqlite_url, SHORT)
     pragmas = ("PRAGMA journal_mode", "PRAGMA synchronous", "PRAGMA foreign_keys")
-    assert await settings_of(engines.write, *pragmas) == ["wal", 2, 1]  # 2 is FULL
-    await engines.close()
+    assert await settings_of(engine, *pragmas) == ["wal", 2, 1]  # 2 is FULL
+    await engine.close()
 
 
 async def test_postgresql_is_set_to_survive_a_power_cut_whatever_its_own_setting(postgres_url: str) -> None:
-    engines = open_engines(f"{postgres_url}&synchronous_commit=off&default_transaction_isolation=serializable", SHORT)
+    engine = open_engine(f"{postgres_url}&synchronous_commit=off&default_transaction_isolation=serializable", SHORT)
     wanted = ("SHOW synchronous_commit", "SHOW transaction_isolation")
-    assert await settings_of(engines.write, *wanted) == ["on", "read committed"]
-    await engines.close()
+    assert await settings_of(engine, *wanted) == ["on", "read committed"]
+    await engine.close()
 
 
 async def test_readers_cannot_write(store: SqlStore, url: str) -> None:
     await append(store, "kept")
-    engines = open_engines(url, SHORT)
-    async with engines.read.connect() as connection:
-        with pytest.raises(DBAPIError, match="read-?only"):
-            await connection.exec_driver_sql("DELETE FROM chat_links")
-    await engines.close()
+    engine = open_engine(url, SHORT)
+    with pytest.raises((DBAPIError, sqlite3.Error), match="read-?only"):
+        await engine.read(text("DELETE FROM chat_links"))
+    await engine.close()
 
 
 @pytest.mark.parametrize(
@@ -345,10 +348,9 @@ async def test_the_migrations_make_the_tables_that_the_code_expects(store: SqlSt
     def differences(connection: Connection) -> list[object]:
         return list(compare_metadata(MigrationContext.configure(connection), metadata))
 
-    engines = open_engines(url, SHORT)
-    async with engines.read.connect() as connection:
-        assert await connection.run_sync(differences) == []
-    await engines.close()
+    engine = open_engine(url, SHORT)
+    assert await engine.run_sync(differences, write=False) == []
+    await engine.close()
 
 
 async def test_a_database_of_a_newer_version_is_refused_and_left_alone(store: SqlStore, url: str) -> None:
@@ -387,7 +389,7 @@ def test_nodes_that_make_the_file_at_the_same_moment_wait_for_one_another(tmp_pa
 
         def start(together: threading.Barrier = together, path: Path = path) -> None:
             together.wait()
-            asyncio.run(open_engines(f"sqlite:///{path}", timedelta(seconds=5)).close())
+            asyncio.run(open_engine(f"sqlite:///{path}", timedelta(seconds=5)).close())
             with closing(sqlite3.connect(path, timeout=5, isolation_level=None)) as file:
                 assert file.execute("PRAGMA journal_mode").fetchone() == ("wal",)
                 file.execute("BEGIN IMMEDIATE")

@@ -2,14 +2,15 @@
 
 From the caller inwards: `sql` answers questions and opens blocks, `writer` lets one block write at a time,
 `transaction` says what is written, `queries` what is asked, `rows` and `columns` what a value looks like in a table,
-`engines` what the two dialects do differently, `migrations` how a database becomes one of this version.
+`engines` what a database has to do, `sqlite` and `postgresql` how they do it, `statements` how a statement is run
+without being made anew, `migrations` how a database becomes one of this version.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
 
-from bastion.adapters.store.engines import open_engines
+from bastion.adapters.store.engines import open_engine
 from bastion.adapters.store.migrations import migrate
 from bastion.adapters.store.sql import SqlStore
 
@@ -30,10 +31,10 @@ async def open_store(url: str, *, patience: timedelta = PATIENCE) -> SqlStore:
         ConfigError: the URL names no database that can be used, or one of a newer version; nothing was changed.
         Unavailable: the database does not answer; nothing was changed.
     """
-    engines = open_engines(url, patience)
+    engine = open_engine(url, patience)
     try:
-        await migrate(engines.write)
+        await migrate(engine)
     except BaseException:
-        await engines.close()
+        await engine.close()
         raise
-    return SqlStore(engines=engines)
+    return SqlStore(engine=engine)

@@ -29,8 +29,8 @@ def translated() -> Iterator[None]:
     """
     try:
         yield
-    except IntegrityError as error:
-        detail = _first_line(error.orig)
+    except (IntegrityError, sqlite3.IntegrityError) as error:
+        detail = _first_line(error.orig if isinstance(error, IntegrityError) else error)
         raise Conflict("Something else has changed since; look again and repeat.", detail=detail) from error
     except StatementError as error:
         # A value that its column refused, before the database saw the statement.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Select, and_, exists, func, or_, select
+from sqlalchemy import Executable, and_, bindparam, exists, func, literal, or_, select
 
 from bastion.adapters.store.columns import Instant, PlainText
-from bastion.adapters.store.rows import folded, key
+from bastion.adapters.store.rows import Values, folded, key
 from bastion.adapters.store.tables import (
     certificates,
     chat_links,
@@ -27,15 +27,76 @@ from bastion.core.audit import EventFilter, Kind
 from bastion.core.grant import Verdict
 from bastion.core.identity import IdentityId, fold_email
 
-Query = Select[Any]
+
+class Query(NamedTuple):
+    """A statement, and the values it is asked with. What is asked all the time is one statement, made once."""
+
+    statement: Executable
+    values: Values | None = None
+
+
+def _whose(table: Any) -> Any:
+    """Rows of the identity that `_who` gives."""
+    return and_(table.c.issuer == bindparam("issuer"), table.c.subject == bindparam("subject"))
+
+
+def _who(identity_id: IdentityId) -> Values:
+    return {"issuer": identity_id.issuer, "subject": identity_id.subject}
+
+
+_IDENTITY = select(identities).where(_whose(identities))
+_ENDED_AT = select(identities.c.ended_at).where(_whose(identities))
+_GRANT = select(grants).where(grants.c.id == bindparam("grant"))
+_GRANTS_OF = (
+    select(grants)
+    .where(_whose(grants), grants.c.ends_at > bindparam("ended_after"))
+    .order_by(grants.c.ends_at.desc(), grants.c.id)
+)
+_CERTIFICATE = select(certificates).where(certificates.c.serial == bindparam("certificate"))
+_SESSION = select(sessions).where(sessions.c.id == bindparam("session"))
+_DUE_NOTICES = (
+    select(notices)
+    .where(notices.c.due <= bindparam("now"))
+    .order_by(notices.c.due, notices.c.id)
+    .limit(bindparam("most"))
+)
+_GRANTS_BETWEEN = (
+    select(grants)
+    .where(
+        grants.c.revoked_at.is_(None),
+        grants.c.ends_at > bindparam("ended_after"),
+        grants.c.ends_at <= bindparam("ended_before"),
+    )
+    .order_by(grants.c.ends_at, grants.c.id)
+    .limit(bindparam("most"))
+)
+_IS_OPEN = and_(
+    requests.c.withdrawn_at.is_(None),
+    requests.c.closed_at.is_(None),
+    ~exists().where(grants.c.request_id == requests.c.id),
+    ~exists().where(reviews.c.request_id == requests.c.id, reviews.c.verdict == Verdict.REFUSE.value),
+)
+_WAITING_REQUESTS = (
+    select(requests)
+    .where(requests.c.asked_at > bindparam("asked_after"), _IS_OPEN)
+    .order_by(requests.c.asked_at, requests.c.id)
+)
+_BROKEN_GLASS = (
+    select(requests)
+    .where(requests.c.break_glass.is_(True), requests.c.closed_at.is_(None))
+    .order_by(requests.c.asked_at, requests.c.id)
+    .limit(bindparam("most"))
+)
+_NEWEST_EVENTS = select(events.c.seq, events.c.line).order_by(events.c.seq.desc()).limit(bindparam("most")).subquery()
+_LAST_EVENTS = select(_NEWEST_EVENTS).order_by(_NEWEST_EVENTS.c.seq)
 
 
 def identity(identity_id: IdentityId) -> Query:
-    return select(identities).where(_is(identities, identity_id))
+    return Query(_IDENTITY, _who(identity_id))
 
 
 def ended_at(identity_id: IdentityId) -> Query:
-    return select(identities.c.ended_at).where(_is(identities, identity_id))
+    return Query(_ENDED_AT, _who(identity_id))
 
 
 def confirmed_at(identity_id: IdentityId) -> Query:
@@ -48,16 +109,16 @@ def confirmed_at(identity_id: IdentityId) -> Query:
 
 def logins_to_ask(issuer: str, asked_before: datetime, limit: int) -> Query:
     due = and_(kept_logins.c.issuer == issuer, kept_logins.c.asked_at < asked_before, kept_logins.c.sealed.is_not(None))
-    return select(kept_logins).where(due).order_by(kept_logins.c.asked_at, kept_logins.c.subject).limit(limit)
+    return Query(select(kept_logins).where(due).order_by(kept_logins.c.asked_at, kept_logins.c.subject).limit(limit))
 
 
 def login_of(identity_id: IdentityId) -> Query:
     kept = select(kept_logins).where(_is(kept_logins, identity_id), kept_logins.c.sealed.is_not(None))
-    return kept.order_by(kept_logins.c.at.desc()).limit(1)
+    return Query(kept.order_by(kept_logins.c.at.desc()).limit(1))
 
 
 def whose_login(issuer: str, sid: str) -> Query:
-    return select(kept_logins).where(kept_logins.c.issuer == issuer, kept_logins.c.sid == sid)
+    return Query(select(kept_logins).where(kept_logins.c.issuer == issuer, kept_logins.c.sid == sid))
 
 
 def identities_named(text: str) -> Query:
@@ -66,73 +127,66 @@ def identities_named(text: str) -> Query:
     try:
         by_id = _is(identities, IdentityId.parse(text))
     except ValueError:
-        return select(identities).where(by_email).order_by(identities.c.issuer, identities.c.subject)
-    return select(identities).where(or_(by_id, by_email)).order_by(by_id.desc(), identities.c.issuer)
+        return Query(select(identities).where(by_email).order_by(identities.c.issuer, identities.c.subject))
+    return Query(select(identities).where(or_(by_id, by_email)).order_by(by_id.desc(), identities.c.issuer))
 
 
 def request(request_id: str) -> Query:
-    return select(requests).where(requests.c.id == request_id)
+    return Query(select(requests).where(requests.c.id == request_id))
 
 
 def waiting_requests(asked_after: datetime) -> Query:
-    granted = exists().where(grants.c.request_id == requests.c.id)
-    refused = exists().where(reviews.c.request_id == requests.c.id, reviews.c.verdict == Verdict.REFUSE.value)
-    unended = and_(requests.c.withdrawn_at.is_(None), requests.c.closed_at.is_(None))
-    waiting = and_(requests.c.asked_at > asked_after, unended, ~granted, ~refused)
-    return select(requests).where(waiting).order_by(requests.c.asked_at, requests.c.id)
+    return Query(_WAITING_REQUESTS, {"asked_after": asked_after})
 
 
 def broken_glass(limit: int = 100) -> Query:
-    owed = and_(requests.c.break_glass.is_(True), requests.c.closed_at.is_(None))
-    return select(requests).where(owed).order_by(requests.c.asked_at, requests.c.id).limit(limit)
+    return Query(_BROKEN_GLASS, {"most": limit})
 
 
 def reviews_of(request_id: str) -> Query:
-    return select(reviews).where(reviews.c.request_id == request_id).order_by(reviews.c.at, reviews.c.issuer)
+    return Query(select(reviews).where(reviews.c.request_id == request_id).order_by(reviews.c.at, reviews.c.issuer))
 
 
 def grant(grant_id: str) -> Query:
-    return select(grants).where(grants.c.id == grant_id)
+    return Query(_GRANT, {"grant": grant_id})
 
 
 def grants_of(identity_id: IdentityId, ended_after: datetime) -> Query:
-    found = select(grants).where(_is(grants, identity_id), grants.c.ends_at > ended_after)
-    return found.order_by(grants.c.ends_at.desc(), grants.c.id)
+    return Query(_GRANTS_OF, _who(identity_id) | {"ended_after": ended_after})
 
 
 def latest_grants(live_at: datetime | None, limit: int) -> Query:
     found = select(grants)
     if live_at is not None:
         found = found.where(grants.c.revoked_at.is_(None), grants.c.starts_at <= live_at, grants.c.ends_at > live_at)
-    return found.order_by(grants.c.starts_at.desc(), grants.c.id).limit(max(0, limit))
+    return Query(found.order_by(grants.c.starts_at.desc(), grants.c.id).limit(max(0, limit)))
 
 
 def grants_between(ended_after: datetime, ended_before: datetime, limit: int = 500) -> Query:
-    ended = and_(grants.c.revoked_at.is_(None), grants.c.ends_at > ended_after, grants.c.ends_at <= ended_before)
-    return select(grants).where(ended).order_by(grants.c.ends_at, grants.c.id).limit(limit)
+    return Query(_GRANTS_BETWEEN, {"ended_after": ended_after, "ended_before": ended_before, "most": limit})
 
 
 def last_used(grant_ids: Sequence[str]) -> Query:
     """The latest of all starts and ends; a session that has no end yet counts from its start."""
     at = func.max(func.coalesce(sessions.c.ended_at, sessions.c.started_at), type_=Instant())
-    found = select(sessions.c.grant_id, at.label("at")).where(sessions.c.grant_id.in_(grant_ids))
-    return found.group_by(sessions.c.grant_id)
+    found = select(sessions.c.grant_id, at.label("at")).where(sessions.c.grant_id.in_(_texts(grant_ids)))
+    return Query(found.group_by(sessions.c.grant_id))
 
 
 def kept_notices(notice_ids: Sequence[str]) -> Query:
-    return select(notices.c.id).where(notices.c.id.in_(notice_ids))
+    return Query(select(notices.c.id).where(notices.c.id.in_(_texts(notice_ids))))
 
 
 def due_notices(now: datetime, limit: int) -> Query:
-    return select(notices).where(notices.c.due <= now).order_by(notices.c.due, notices.c.id).limit(limit)
+    return Query(_DUE_NOTICES, {"now": now, "most": limit})
 
 
 def certificate(serial: int) -> Query:
-    return select(certificates).where(certificates.c.serial == serial)
+    return Query(_CERTIFICATE, {"certificate": serial})
 
 
 def session(session_id: str) -> Query:
-    return select(sessions).where(sessions.c.id == session_id)
+    return Query(_SESSION, {"session": session_id})
 
 
 def sessions_beginning(text: str) -> Query:
@@ -141,7 +195,7 @@ def sessions_beginning(text: str) -> Query:
     Compared by `substr`: a LIKE regards case on one dialect and not on the other.
     """
     beginning = func.substr(sessions.c.id, 1, len(text), type_=PlainText())
-    return select(sessions).where(beginning == text).order_by(sessions.c.id).limit(2)
+    return Query(select(sessions).where(beginning == text).order_by(sessions.c.id).limit(2))
 
 
 def latest_sessions(*, live: bool | None, identity: str | None, target: str | None, limit: int) -> Query:
@@ -152,33 +206,35 @@ def latest_sessions(*, live: bool | None, identity: str | None, target: str | No
         found = found.where(sessions.c.who.contains(folded(identity), autoescape=True))
     if target is not None:
         found = found.where(sessions.c.target.contains(target.lower(), autoescape=True))
-    return found.order_by(sessions.c.started_at.desc(), sessions.c.id).limit(max(0, limit))
+    return Query(found.order_by(sessions.c.started_at.desc(), sessions.c.id).limit(max(0, limit)))
 
 
 def open_sessions_of(node: str) -> Query:
     found = select(sessions).where(sessions.c.node == node, sessions.c.ended_at.is_(None))
-    return found.order_by(sessions.c.started_at, sessions.c.id)
+    return Query(found.order_by(sessions.c.started_at, sessions.c.id))
 
 
 def chat_link(platform: str, workspace: str, user: str) -> Query:
     account = (chat_links.c.platform == platform, chat_links.c.workspace == workspace, chat_links.c.account == user)
-    return select(chat_links).where(*account)
+    return Query(select(chat_links).where(*account))
 
 
 def chat_links_of(identity: IdentityId) -> Query:
     owner = (chat_links.c.issuer == identity.issuer, chat_links.c.subject == identity.subject)
-    return select(chat_links).where(*owner).order_by(chat_links.c.linked_at, chat_links.c.account)
+    return Query(select(chat_links).where(*owner).order_by(chat_links.c.linked_at, chat_links.c.account))
 
 
 def chat_posts_of(platform: str, request_id: str) -> Query:
-    return select(chat_posts).where(chat_posts.c.platform == platform, chat_posts.c.request_id == request_id)
+    return Query(select(chat_posts).where(chat_posts.c.platform == platform, chat_posts.c.request_id == request_id))
 
 
 def matching_events(wanted: EventFilter) -> Query:
     """In order of ``seq``: the first after ``after_seq``, or with 0 the last."""
+    if wanted == EventFilter(limit=wanted.limit):
+        return Query(_LAST_EVENTS, {"most": max(0, wanted.limit)})
     found = select(events.c.seq, events.c.line)
     if wanted.kind is not None:
-        found = found.where(events.c.kind.in_(_kinds(wanted.kind)))
+        found = found.where(events.c.kind.in_(_texts(_kinds(wanted.kind))))
     if wanted.identity is not None:
         found = found.where(events.c.who.contains(folded(wanted.identity), autoescape=True))
     if wanted.scope is not None:
@@ -193,9 +249,9 @@ def matching_events(wanted: EventFilter) -> Query:
         if value is not None:
             found = found.where(column == key(value))
     if wanted.after_seq:
-        return found.where(events.c.seq > wanted.after_seq).order_by(events.c.seq).limit(max(0, wanted.limit))
+        return Query(found.where(events.c.seq > wanted.after_seq).order_by(events.c.seq).limit(max(0, wanted.limit)))
     last = found.order_by(events.c.seq.desc()).limit(max(0, wanted.limit)).subquery()
-    return select(last).order_by(last.c.seq)
+    return Query(select(last).order_by(last.c.seq))
 
 
 def _kinds(pattern: str) -> list[str]:
@@ -207,3 +263,8 @@ def _kinds(pattern: str) -> list[str]:
 
 def _is(table: Any, identity_id: IdentityId) -> Any:
     return and_(table.c.issuer == identity_id.issuer, table.c.subject == identity_id.subject)
+
+
+def _texts(values: Sequence[str]) -> list[Any]:
+    """For IN: each a value of its own, so that the statement is complete before it is run."""
+    return [literal(value, PlainText()) for value in values]

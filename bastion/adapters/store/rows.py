@@ -6,8 +6,6 @@ from datetime import datetime
 from ipaddress import ip_network
 from typing import Any
 
-from sqlalchemy import Row
-
 from bastion.adapters.store.columns import check_text
 from bastion.core.audit import Event
 from bastion.core.geofence import Network
@@ -22,7 +20,10 @@ from bastion.core.ticket import TicketPattern
 from bastion.ports import ChatLink, IssuedCertificate, KeptLogin, KeptNotice
 
 Values = dict[str, Any]
-"""One row to be written, by column name."""
+"""One row to be written, by column name; or what a statement is asked with, by its own names."""
+
+Row = Any
+"""One row that was read, its columns as attributes: each driver has a class of its own for it."""
 
 MAX_KEY = 255
 """Characters of an event's value that are indexed; PostgreSQL's B-tree refuses entries above 2,704 bytes, and an event
@@ -56,7 +57,7 @@ def key(text: str | None) -> str | None:
     return None if text is None else text[:MAX_KEY].replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def read_event(row: Row[Any]) -> Event:
+def read_event(row: Row) -> Event:
     return Event.from_json(row.line, row.seq)
 
 
@@ -79,7 +80,7 @@ def searchable_email(identity: Identity) -> str | None:
     return folded_email if 0 < len(folded_email) <= MAX_EMAIL else None
 
 
-def read_identity(row: Row[Any]) -> Identity:
+def read_identity(row: Row) -> Identity:
     return Identity(
         id=IdentityId(row.issuer, row.subject),
         email=row.email,
@@ -120,7 +121,7 @@ def request_values(request: Request) -> Values:
     }
 
 
-def read_request(row: Row[Any]) -> Request:
+def read_request(row: Row) -> Request:
     return Request(
         id=row.id,
         asker=IdentityId(row.asker_issuer, row.asker_subject),
@@ -184,7 +185,7 @@ def review_values(review: Review) -> Values:
     }
 
 
-def read_review(row: Row[Any]) -> Review:
+def read_review(row: Row) -> Review:
     return Review(row.request_id, read_identity(row), Verdict(row.verdict), row.at, row.note)
 
 
@@ -204,7 +205,7 @@ def grant_values(grant: Grant) -> Values:
     }
 
 
-def read_grant(row: Row[Any]) -> Grant:
+def read_grant(row: Row) -> Grant:
     return Grant(
         id=row.id,
         request_id=row.request_id,
@@ -239,7 +240,7 @@ def certificate_values(certificate: IssuedCertificate) -> Values:
     }
 
 
-def read_certificate(row: Row[Any]) -> IssuedCertificate:
+def read_certificate(row: Row) -> IssuedCertificate:
     return IssuedCertificate(
         serial=row.serial,
         fingerprint=row.fingerprint,
@@ -278,7 +279,7 @@ def session_values(session: Session) -> Values:
     }
 
 
-def read_session(row: Row[Any]) -> Session:
+def read_session(row: Row) -> Session:
     return Session(
         id=row.id,
         node=row.node,
@@ -312,7 +313,7 @@ def link_values(link: ChatLink) -> Values:
     }
 
 
-def read_link(row: Row[Any]) -> ChatLink:
+def read_link(row: Row) -> ChatLink:
     return ChatLink(row.platform, row.workspace, row.account, IdentityId(row.issuer, row.subject), row.linked_at)
 
 
@@ -328,7 +329,7 @@ def login_values(login: KeptLogin) -> Values:
     }
 
 
-def read_login(row: Row[Any]) -> KeptLogin:
+def read_login(row: Row) -> KeptLogin:
     identity = IdentityId(row.issuer, row.subject)
     return KeptLogin(identity, row.sid, row.sealed, row.at, row.asked_at, row.confirmed_at)
 
@@ -337,5 +338,5 @@ def notice_values(notice: Notice, due: datetime) -> Values:
     return {"id": notice.id, "line": to_json(notice), "due": due, "told": frozenset(), "tries": 0}
 
 
-def read_notice(row: Row[Any]) -> KeptNotice:
+def read_notice(row: Row) -> KeptNotice:
     return KeptNotice(from_json(row.line), row.due, row.told, row.tries)

@@ -7,10 +7,8 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row
-
 from bastion.adapters.store import queries
-from bastion.adapters.store.engines import Engines
+from bastion.adapters.store.engines import Engine
 from bastion.adapters.store.failures import translated
 from bastion.adapters.store.rows import (
     read_certificate,
@@ -41,15 +39,15 @@ class SqlStore:
     Reads see what is durable, and neither wait for the writer nor see what a block has not finished.
     """
 
-    def __init__(self, *, engines: Engines) -> None:
-        self._engines = engines
-        self._writer = Writer(engines=engines)
+    def __init__(self, *, engine: Engine) -> None:
+        self._engine = engine
+        self._writer = Writer(engine=engine)
         self._closed = False
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         async with self._writer.block() as block:
-            yield SqlTransaction(block=block, dialect=self._engines.write.dialect.name)
+            yield SqlTransaction(block=block, dialect=self._engine.dialect)
 
     async def identity(self, identity_id: IdentityId) -> Identity:
         return read_identity(await self._one(queries.identity(identity_id), "identity", str(identity_id)))
@@ -160,15 +158,14 @@ class SqlStore:
         if not self._closed:
             self._closed = True
             await self._writer.close()
-            await self._engines.close()
+            await self._engine.close()
 
-    async def _one(self, query: queries.Query, what: str, name: str) -> Row[Any]:
+    async def _one(self, query: queries.Query, what: str, name: str) -> Any:
         rows = await self._all(query)
         return found(rows[0] if rows else None, what, name)
 
-    async def _all(self, query: queries.Query) -> Sequence[Row[Any]]:
+    async def _all(self, query: queries.Query) -> Sequence[Any]:
         if self._closed:
             raise Unavailable("The store is closed: this bastion is stopping.")
         with translated():
-            async with self._engines.read.connect() as connection:
-                return (await connection.execute(query)).all()
+            return (await self._engine.read(*query)).rows

@@ -5,9 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Row, Table, and_, delete, func, insert, literal, or_, select, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Executable,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
 from bastion.adapters.store import queries
@@ -55,7 +70,13 @@ from bastion.ports import ChatLink, ChatPost, IssuedCertificate, KeptLogin
 
 _NEXT = select(func.coalesce(func.max(events.c.seq), 0) + 1).scalar_subquery()
 _APPEND = insert(events).values(seq=_NEXT).returning(events.c.seq)
-"""Made once: it is by far the most frequent statement, and making it costs as much as running it."""
+"""Made once: it is by far the most frequent statement, and making it costs more than running it."""
+
+_END_SESSION = (
+    update(sessions)
+    .where(sessions.c.id == bindparam("session"), sessions.c.ended_at.is_(None))
+    .values(ended_at=bindparam("at"), ending=bindparam("end"), exit_status=bindparam("status"))
+)
 
 
 class SqlTransaction:
@@ -63,10 +84,10 @@ class SqlTransaction:
 
     def __init__(self, *, block: Block, dialect: str) -> None:
         self._block = block
-        self._insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+        self._dialect = dialect
 
     async def append(self, event: Event) -> Event:
-        return replace(event, seq=(await self._block.run(_APPEND, event_values(event))).scalar_one())
+        return replace(event, seq=(await self._block.run(_APPEND, event_values(event))).rows[0].seq)
 
     async def save_identity(self, identity: Identity, seen_at: datetime) -> None:
         values = identity_values(identity) | {"email_folded": searchable_email(identity), "seen_at": seen_at}
@@ -88,7 +109,7 @@ class SqlTransaction:
         await self._add(reviews, review_values(review), "You have answered this request already.")
 
     async def reviews(self, request_id: str) -> Sequence[Review]:
-        rows = (await self._block.run(queries.reviews_of(request_id))).all()
+        rows = (await self._block.run(*queries.reviews_of(request_id))).rows
         return [read_review(row) for row in rows]
 
     async def add_grant(self, grant: Grant) -> None:
@@ -100,7 +121,7 @@ class SqlTransaction:
     async def revoke_grant(self, grant_id: str, at: datetime) -> Grant:
         first_time = func.coalesce(grants.c.revoked_at, literal(at, Instant()))
         statement = update(grants).where(grants.c.id == grant_id).values(revoked_at=first_time).returning(grants)
-        return read_grant(found((await self._block.run(statement)).first(), "grant", grant_id))
+        return read_grant(found((await self._block.run(statement)).first, "grant", grant_id))
 
     async def extend_grant(self, grant_id: str, ends_at: datetime) -> Grant:
         if (grant := await self.grant(grant_id)).revoked_at is not None:
@@ -113,8 +134,7 @@ class SqlTransaction:
         return replace(grant, ends_at=ends_at)
 
     async def add_notice(self, notice: Notice, due: datetime) -> bool:
-        statement = self._insert(notices).values(notice_values(notice, due)).on_conflict_do_nothing()
-        return (await self._block.run(statement)).rowcount == 1
+        return (await self._block.run(_new_row(self._dialect, notices), notice_values(notice, due))).changed == 1
 
     async def put_off_notice(self, notice_id: str, *, told: frozenset[str], due: datetime | None) -> None:
         values = {"told": told, "due": due, "tries": notices.c.tries + 1}
@@ -128,8 +148,8 @@ class SqlTransaction:
         await self._add(sessions, session_values(session), f"There is a session {session.id} already.")
 
     async def end_session(self, session_id: str, end: End, at: datetime, exit_status: int | None = None) -> Session:
-        unended = update(sessions).where(sessions.c.id == session_id, sessions.c.ended_at.is_(None))
-        await self._block.run(unended.values(ended_at=at, ending=end.value, exit_status=exit_status))
+        ended = {"session": session_id, "at": at, "end": end.value, "status": exit_status}
+        await self._block.run(_END_SESSION, ended)
         return read_session(found(await self._first(queries.session(session_id)), "session", session_id))
 
     async def link_chat(self, link: ChatLink) -> None:
@@ -168,7 +188,7 @@ class SqlTransaction:
             kept.asked_at == login.asked_at,
         )
         values = {"asked_at": asked_at, "confirmed_at": confirmed_at, "sealed": sealed}
-        return (await self._block.run(update(kept_logins).where(*same).values(values))).rowcount == 1
+        return (await self._block.run(update(kept_logins).where(*same).values(values))).changed == 1
 
     async def forget_logins(self, older_than: datetime) -> None:
         await self._block.run(delete(kept_logins).where(kept_logins.c.at < older_than))
@@ -176,31 +196,40 @@ class SqlTransaction:
     async def _mark_request(self, request_id: str, column: Column[Any], at: datetime) -> Request:
         first_time = func.coalesce(column, literal(at, Instant()))
         statement = update(requests).where(requests.c.id == request_id).values({column: first_time})
-        return read_request(
-            found((await self._block.run(statement.returning(requests))).first(), "request", request_id)
-        )
+        return read_request(found((await self._block.run(statement.returning(requests))).first, "request", request_id))
 
-    async def _first(self, query: queries.Query) -> Row[Any] | None:
-        return (await self._block.run(query)).first()
+    async def _first(self, query: queries.Query) -> Any | None:
+        return (await self._block.run(*query)).first
 
     async def _add(self, table: Table, values: Values, taken: str) -> None:
         """Add a row unless its like is there. Not found out by an error, which would end PostgreSQL's transaction."""
-        result = await self._block.run(self._insert(table).values(values).on_conflict_do_nothing())
-        if result.rowcount != 1:
+        if (await self._block.run(_new_row(self._dialect, table), values)).changed != 1:
             raise Conflict(taken)
 
     async def _replace(self, table: Table, values: Values) -> None:
         keys = [column.name for column in table.primary_key]
         rest = {name: value for name, value in values.items() if name not in keys}
-        statement = self._insert(table).values(values).on_conflict_do_update(index_elements=keys, set_=rest)
+        statement = _insert(self._dialect, table).values(values).on_conflict_do_update(index_elements=keys, set_=rest)
         await self._block.run(statement)
+
+
+def _insert(dialect: str, table: Table) -> Any:
+    """The two have the same words for what to do with a row that exists, and nothing in common for a type."""
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+
+
+@cache
+def _new_row(dialect: str, table: Table) -> Executable:
+    """Insert a row unless its like is there."""
+    statement: Executable = _insert(dialect, table).on_conflict_do_nothing()
+    return statement
 
 
 def _is(table: Table, identity: IdentityId) -> ColumnElement[bool]:
     return and_(table.c.issuer == identity.issuer, table.c.subject == identity.subject)
 
 
-def found(row: Row[Any] | None, what: str, name: str) -> Row[Any]:
+def found(row: Any | None, what: str, name: str) -> Any:
     """``row`` itself.
 
     Raises:

@@ -13,12 +13,11 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
 from sqlalchemy import Executable, text
-from sqlalchemy.engine import CursorResult
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bastion.adapters.store.engines import Engines
+from bastion.adapters.store.engines import Engine, Pen
 from bastion.adapters.store.failures import translated
 from bastion.adapters.store.rows import Values
+from bastion.adapters.store.statements import Answer
 from bastion.core.errors import BastionError, Conflict, Unavailable
 
 T = TypeVar("T")
@@ -30,8 +29,8 @@ _MARK, _UNDO = text("SAVEPOINT block"), text("ROLLBACK TO SAVEPOINT block")
 class Writer:
     """Lets one block write at a time, first come, first served."""
 
-    def __init__(self, *, engines: Engines) -> None:
-        self._engines = engines
+    def __init__(self, *, engine: Engine) -> None:
+        self._engine = engine
         self._turn = asyncio.Lock()
         self._writing: asyncio.Task[Any] | None = None
         self._batch: Batch | None = None
@@ -80,11 +79,11 @@ class Writer:
     async def _carry(self, batch: Batch) -> None:
         """The life of one batch. It queues for its turn as a block does, so whoever queued before belongs to it."""
         try:
-            await batch.begin(self._engines)
+            await batch.begin(self._engine)
         finally:
             async with self._turn:
                 self._batch = None
-                await batch.commit(self._engines)
+                await batch.commit(self._engine)
 
 
 class Batch:
@@ -93,30 +92,30 @@ class Batch:
     task: asyncio.Task[None]
     """Carries the batch from BEGIN to COMMIT, so that no caller's cancellation can end it half way."""
 
-    _connection: AsyncConnection
+    _pen: Pen
 
     def __init__(self) -> None:
         self._begun = asyncio.Event()
         self._is_empty = True
         self._failure: BastionError | None = Unavailable("The store could not begin to write.")
 
-    async def begin(self, engines: Engines) -> None:
+    async def begin(self, engine: Engine) -> None:
         try:
             with translated():
-                self._connection = await engines.write.connect()
-                await self._connection.begin()
+                self._pen = await engine.pen()
+                await self._pen.begin()
             self._failure = None
         except BastionError as failure:
             self._failure = failure
         finally:
             self._begun.set()
 
-    async def commit(self, engines: Engines) -> None:
+    async def commit(self, engine: Engine) -> None:
         try:
             if self._failure is None:
                 with translated():
-                    engines.check()
-                    await self._connection.commit()
+                    engine.check()
+                    await self._pen.commit()
         except BastionError as failure:
             self._failure = failure
         finally:
@@ -124,12 +123,10 @@ class Batch:
 
     async def _leave(self) -> None:
         """Give the connection back; after a failure nobody knows its state, so it is closed, which rolls back."""
-        if not hasattr(self, "_connection"):
+        if not hasattr(self, "_pen"):
             return
         with suppress(Unavailable), translated():
-            if self._failure is not None:
-                await self._connection.invalidate()
-            await self._connection.close()
+            await self._pen.put_down(broken=self._failure is not None)
 
     async def settled(self) -> None:
         """Return when everything that was written is durable.
@@ -175,11 +172,11 @@ class Batch:
 
     async def _begin_again(self) -> None:
         with self._spoiled():
-            await self._connection.rollback()
-            await self._connection.begin()
+            await self._pen.rollback()
+            await self._pen.begin()
         self._is_empty = True
 
-    async def run(self, statement: Executable, values: Values | None = None) -> CursorResult[Any]:
+    async def run(self, statement: Executable, values: Values | None = None) -> Answer:
         """Run one statement to its end, even when the caller is cancelled meanwhile.
 
         A cancelled statement costs its connection, and with it all the others in this batch: somebody who hangs up in
@@ -187,9 +184,9 @@ class Batch:
         """
         return await _to_the_end(self._execute(statement, values))
 
-    async def _execute(self, statement: Executable, values: Values | None) -> CursorResult[Any]:
+    async def _execute(self, statement: Executable, values: Values | None) -> Answer:
         with self._spoiled():
-            return await self._connection.execute(statement, values)
+            return await self._pen.run(statement, values)
 
     @contextmanager
     def _spoiled(self) -> Iterator[None]:
@@ -221,7 +218,7 @@ class Block:
         self._failure: BastionError | None = None
         self._over = False
 
-    async def run(self, statement: Executable, values: Values | None = None) -> CursorResult[Any]:
+    async def run(self, statement: Executable, values: Values | None = None) -> Answer:
         """Run one statement.
 
         Raises:

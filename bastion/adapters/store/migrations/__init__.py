@@ -15,8 +15,8 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncEngine
 
+from bastion.adapters.store.engines import Engine
 from bastion.adapters.store.failures import translated
 from bastion.core.errors import ConfigError
 
@@ -24,7 +24,7 @@ _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDict
 """alembic keeps the migration under way in globals of its own: two at once would run each other's steps."""
 
 
-async def migrate(engine: AsyncEngine) -> None:
+async def migrate(engine: Engine) -> None:
     """Bring the database to the newest version this code has, or leave it as it was.
 
     Its transaction is a writer's, so of two nodes that start together one migrates and the other finds it done.
@@ -35,8 +35,7 @@ async def migrate(engine: AsyncEngine) -> None:
     """
     async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
         with translated():
-            async with engine.begin() as connection:
-                await connection.run_sync(_upgrade)
+            await engine.run_sync(_upgrade, write=True)
 
 
 def _upgrade(connection: Connection) -> None:
