@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from bastion.access.ballot import grant_id_of
+from bastion.access.patience import MAX_WAITING, TURN
 from bastion.access.powers import Powers
 from bastion.access.sweeping import SOON, UNUSED
 from bastion.access.wish import recall
@@ -66,6 +68,7 @@ class Standing:
         self._powers = Powers(policies=policies, catalogue=catalogue)
         self._catalogue = catalogue
         self._clock = clock
+        self._waiting = 0
 
     async def access_of(self, identity: Identity, place: Place | None) -> Sequence[Held]:
         """The live grants of ``identity``, latest end first."""
@@ -129,6 +132,29 @@ class Standing:
             grant = None
         life = Life(request, beneficiary, tuple(await self._store.reviews(request_id)), grant)
         return Told(life, life.stage(self._clock.now()))
+
+    async def news_of(self, request_id: str, seen: int, longest: timedelta) -> None:
+        """Return when an open request has more than ``seen`` answers, is withdrawn, or after ``longest``; at once where
+        `MAX_WAITING` wait already.
+        """
+        if self._waiting >= MAX_WAITING:
+            return
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(longest.total_seconds()):
+                while True:
+                    if await self._has_news(request_id, seen):
+                        return
+                    await asyncio.sleep(TURN)
+        except TimeoutError:
+            return
+        finally:
+            self._waiting -= 1
+
+    async def _has_news(self, request_id: str, seen: int) -> bool:
+        if len(await self._store.reviews(request_id)) > seen:
+            return True
+        return (await self._store.request(request_id)).withdrawn_at is not None
 
     async def review(self, viewer: Identity, place: Place | None, unused_for: timedelta) -> Sequence[Reviewable]:
         """Live grants in the scopes that ``viewer`` oversees, and their own, by when they were last used; those that

@@ -15,9 +15,6 @@ _Duration = Annotated[str, typer.Option("--for", metavar="DURATION", help="As in
 _Reason = Annotated[str, typer.Option("--because", metavar="REASON", help="What it is for")]
 _Crossing = Annotated[bool, typer.Option("--crossing", help="May be used beside sessions in other environments")]
 _RequestId = Annotated[str, typer.Argument(metavar="ID", help="Of the request, as in q-4t9z2m0wq7xh")]
-WAIT_SECONDS = 0.5
-"""Between looks at a request that is waited for."""
-
 _WHO = "Somebody's verified e-mail, or issuer#subject"
 
 
@@ -65,8 +62,10 @@ def request(
     wish = _wish(targets, logins, duration, reason, crossing)
     wish |= _narrower(ticket=ticket, starts_at=start, network=network, actions=actions)
     answer = _ask("POST", "/api/v1/requests", wish)
-    _print(answer, as_json and not wait)
-    if wait and answer["status"] == "waiting":
+    waits = wait and answer["status"] == "waiting"
+    if not (waits and as_json):
+        _print(answer, as_json)
+    if waits:
         _wait(answer["request"]["id"], as_json)
 
 
@@ -212,12 +211,11 @@ def _narrower(**named: Any) -> dict[str, Any]:
 
 def _wait(request_id: str, as_json: bool) -> None:
     """Until it was answered. Ctrl-C leaves it open."""
-    import time
-
     from bastion.cli import exits
+    from bastion.cli.client import Client
+    from bastion.cli.waiting import until_answered
 
-    while (told := _ask("GET", f"/api/v1/requests/{request_id}"))["stage"] == "asked":
-        time.sleep(WAIT_SECONDS)
+    told = until_answered(Client.from_login(), request_id)
     _print(told, as_json)
     if told["stage"] not in ("granted", "agreed", "done"):
         raise typer.Exit(exits.REFUSED)

@@ -56,7 +56,8 @@ def cert(
 
 
 def ensure_fresh(target: str, key: Path | None, *, no_agent: bool) -> None:
-    """Fetch a certificate unless the one for ``target`` (a full name) can be used as it is.
+    """Fetch a certificate unless the one for ``target`` (a full name) can be used as it is; while a request for it is
+    open, wait for the answer first.
 
     Exits with a sentence on standard error when there is none to be had.
     """
@@ -65,17 +66,23 @@ def ensure_fresh(target: str, key: Path | None, *, no_agent: bool) -> None:
     from bastion.cli import exits, fresh, saved
     from bastion.cli.client import Client, fail
     from bastion.cli.fetch import fetch
+    from bastion.cli.waiting import LONGEST, wait_for
 
     if fresh.domain_of(target) is None:
         raise typer.Exit(exits.USAGE)  # a host that ssh_config's pattern matched and that is not ours: not a word
     words = [*(["--key", str(key.absolute())] if key else []), *(["--no-agent"] if no_agent else []), target]
     files = ssh_files()
     with files.locked():
+        if fresh.is_fresh(words):
+            return
+    login = saved.load()
+    if login is None or not login.is_good(datetime.now(UTC)):
+        fail("Not logged in: bastion login", exits.NOT_LOGGED_IN)
+    client = Client(login.url, login.token)
+    wait_for(client, target, LONGEST)  # holding the lock, it would keep other connections waiting, too
+    with files.locked():
         if not fresh.is_fresh(words):
-            login = saved.load()
-            if login is None or not login.is_good(datetime.now(UTC)):
-                fail("Not logged in: bastion login", exits.NOT_LOGGED_IN)
-            fetch(Client(login.url, login.token), files, target, key=key, use_agent=not no_agent)
+            fetch(client, files, target, key=key, use_agent=not no_agent)
 
 
 def _fetch(target: str, key: Path | None, *, no_agent: bool) -> tuple[Fetched, Path]:

@@ -46,7 +46,8 @@ def read_flag(query: dict[str, str], name: str) -> bool | None:
             raise web.HTTPBadRequest(text=f"{name} is 1 or 0.")
 
 
-def _number(query: dict[str, str], name: str, default: int, *, least: int, most: int) -> int:
+def read_number(query: dict[str, str], name: str, default: int, *, least: int, most: int) -> int:
+    """A whole number between ``least`` and ``most``, both included."""
     text = query.get(name, str(default))
     if not (text.isascii() and text.isdigit() and len(text) <= 18 and least <= int(text) <= most):
         raise web.HTTPBadRequest(text=f"{name} is a number from {least} to {most}.")
@@ -55,7 +56,7 @@ def _number(query: dict[str, str], name: str, default: int, *, least: int, most:
 
 def read_limit(query: dict[str, str], default: int) -> int:
     """How many are wanted."""
-    return _number(query, "limit", default, least=1, most=MAX_LIMIT)
+    return read_number(query, "limit", default, least=1, most=MAX_LIMIT)
 
 
 def read_filter(query: dict[str, str], now: datetime) -> EventFilter:
@@ -79,7 +80,7 @@ def read_filter(query: dict[str, str], now: datetime) -> EventFilter:
         session_id=query.get("session"),
         grant_id=query.get("grant"),
         since=_since(query["since"], now) if "since" in query else None,
-        after_seq=_number(query, "after_seq", 0, least=0, most=2**53),
+        after_seq=read_number(query, "after_seq", 0, least=0, most=2**53),
         limit=read_limit(query, 1000),
     )
 

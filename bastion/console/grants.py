@@ -15,15 +15,20 @@ from aiohttp import web
 
 from bastion.access.approval import Approval, Holding, Revoked
 from bastion.access.ballot import WaitingForOthers
-from bastion.access.standing import UNUSED, Reviewable, Standing
+from bastion.access.standing import UNUSED, Reviewable, Standing, Told
 from bastion.chatops import messages
 from bastion.console import shapes
 from bastion.console.body import read_object, read_strings
 from bastion.console.caller import Caller, caller_of
+from bastion.console.filters import MAX_LIMIT, read_number, read_query
 from bastion.core.errors import Refused
 from bastion.core.grant import parse_duration
 from bastion.core.identity import Identity
+from bastion.core.request import Stage
 from bastion.ports import Clock
+
+MAX_WAIT = 20
+"""Seconds that a caller may wait for the next answer; then they ask again."""
 
 COLUMNS = ("id", "display", "identity", "scope", "targets", "logins", "basis", "starts_at", "ends_at", "last_used",
            "unused", "ending_soon", "approved_by", "reason")  # fmt: skip
@@ -109,10 +114,20 @@ class _Api:
         return web.json_response({"requests": [shapes.pending_json(each) for each in waiting], "text": text})
 
     async def one_request(self, request: web.Request) -> web.Response:
-        caller = await caller_of(request)
-        told = await self._standing.one_request(caller.identity, request.match_info["id"], caller.place)
+        """At once, or with ``wait`` when it has more than ``answers`` answers or waits for none any more."""
+        query = read_query(request, "wait", "answers")
+        seconds = read_number(query, "wait", 0, least=0, most=MAX_WAIT)
+        seen = read_number(query, "answers", 0, least=0, most=MAX_LIMIT)
+        told = await self._told(request)
+        if seconds and told.stage is Stage.ASKED and len(told.life.reviews) <= seen:
+            await self._standing.news_of(told.life.request.id, seen, timedelta(seconds=seconds))
+            told = await self._told(request)  # whose login has ended meanwhile learns nothing more
         line = messages.asking(told.life.request, told.life.beneficiary)
         return web.json_response(shapes.told_json(told) | {"text": f"{line}\nIt is {told.stage}."})
+
+    async def _told(self, request: web.Request) -> Told:
+        caller = await caller_of(request)
+        return await self._standing.one_request(caller.identity, request.match_info["id"], caller.place)
 
     async def review(self, request: web.Request) -> web.Response:
         caller = await caller_of(request)

@@ -12,6 +12,8 @@ from aiohttp import web
 
 from bastion import __version__
 from bastion.console.body import MAX_BODY
+from bastion.console.filters import MAX_LIMIT
+from bastion.console.grants import MAX_WAIT
 from bastion.core.grant import MAX_REASON, Basis, Verdict
 from bastion.core.policy import Action
 from bastion.core.request import Stage
@@ -25,6 +27,10 @@ FLAG: Schema = {"type": "boolean"}
 INSTANT: Schema = {"type": "string", "format": "date-time"}
 DURATION: Schema = {"type": "string", "description": "As in 2h, 90m or 1h30m; a grant lasts from 1m to 30d."}
 NAMES: Schema = {"type": "array", "items": TEXT}
+
+
+def _count(most: int) -> Schema:
+    return {"type": "integer", "minimum": 0, "maximum": most}
 
 
 def _maybe(schema: Schema) -> Schema:
@@ -129,7 +135,9 @@ OPERATIONS = (
     Operation("post", "/requests", "Ask for access for yourself", "Answer", _object(_WISH, _NARROWER, closed=True),
               status=201),
     Operation("get", "/requests", "Requests that wait: yours, and those you may answer", "Requests"),
-    Operation("get", "/requests/{id}", "One request, its stage and its answers", "Told"),
+    Operation("get", "/requests/{id}", "One request, its stage and its answers; with wait, as soon as there are more "
+              "than so many answers or it waits for none", "Told",
+              query={"wait": _count(MAX_WAIT), "answers": _count(MAX_LIMIT)}),
     Operation("post", "/requests/{id}/review", "Approve or refuse a request", "Answer", _VERDICT),
     Operation("post", "/requests/{id}/withdraw", "Take a request back", "Withdrawn", _NOTHING),
     Operation("post", "/requests/{id}/acknowledge", "Answer for a break-glass afterwards", "Acknowledgement", _VERDICT),
