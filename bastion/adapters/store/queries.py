@@ -104,7 +104,7 @@ def confirmed_at(identity_id: IdentityId) -> Query:
         _is(kept_logins, identity_id), kept_logins.c.sealed.is_not(None)
     )
     row = select(identities.c.seen_at, identities.c.ended_at, asked.scalar_subquery().label("asked_at"))
-    return row.where(_is(identities, identity_id))
+    return Query(row.where(_is(identities, identity_id)))
 
 
 def logins_to_ask(issuer: str, asked_before: datetime, limit: int) -> Query:
