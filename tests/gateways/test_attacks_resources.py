@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from asyncssh.packet import Boolean, Byte, String, UInt32
 
 from bastion.core.session import End
 from bastion.gateways.ssh.limits import JOINED, MAX_DEFERRED
+from bastion.gateways.ssh.session import ClientSession
 from tests.gateways.forgery import Client, certificate_of
 from tests.gateways.wire import (
     CHANNEL_DATA,
@@ -347,9 +348,12 @@ async def a_target_that_never_answers(bastion: World) -> AsyncIterator[None]:
 
 
 def waiting_input(bastion: World) -> list[int]:
-    """The sizes of the pieces that wait in every channel."""
+    """The sizes of the pieces that wait in every channel, and in its session for the target."""
     channels = [channel for connection in bastion.gateway._connections for channel in connection._channels.values()]
-    return [len(data) for channel in channels for data, _ in channel._recv_buf]
+    sessions = [cast(ClientSession, channel._session) for channel in channels]
+    return [len(data) for session in sessions for data in session._early] + [
+        len(data) for channel in channels for data, _ in channel._recv_buf
+    ]
 
 
 async def test_small_pieces_that_wait_for_the_target_are_joined(bastion: World) -> None:

@@ -1,7 +1,7 @@
 """What is overridden in asyncssh still exists there, means what it meant, and is still what asyncssh asks.
 
-`internals` and `limits` override names that asyncssh does not promise. When one of these fails after an upgrade, read
-the override's reason first: what it holds shut may stand open.
+`internals`, `limits` and `lean` override names that asyncssh does not promise. When one of these fails after an
+upgrade, read the override's reason first: what it holds shut may stand open.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from typing import Any, cast
 import asyncssh
 import pytest
 from asyncssh.channel import SSHChannel
-from asyncssh.connection import SSHConnection
-from asyncssh.constants import MSG_CHANNEL_OPEN
+from asyncssh.connection import SSHConnection, _connect
+from asyncssh.constants import MSG_CHANNEL_DATA, MSG_CHANNEL_OPEN
+from asyncssh.encryption import Encryption, get_encryption
 
 from bastion.core.errors import ConfigError
+from bastion.gateways.ssh import lean
 from bastion.gateways.ssh.internals import DoorConnection, check_version
+from bastion.gateways.ssh.lean import LeanConnection, LeanGCM, LeanServerConnection, TargetConnection
 from bastion.gateways.ssh.limits import RestrainedConnection, SessionChannel, TunnelChannel
 from tests.gateways.forgery import Client, certificate_of
 from tests.gateways.wire import USERAUTH_FAILURE, Wire, connected, forward, userauth
@@ -49,8 +52,18 @@ OVERRIDDEN: list[tuple[type, type, str, list[str]]] = [
     (SessionChannel, asyncssh.SSHServerChannel, "_process_env_request", ["packet"]),
     (SessionChannel, SSHChannel, "_flush_send_buf", []),
     (SessionChannel, SSHChannel, "_accept_data", ["data", "datatype"]),
+    (SessionChannel, SSHChannel, "write", ["data", "datatype"]),
+    (SessionChannel, SSHChannel, "_process_data", ["_pkttype", "_pktid", "packet"]),
     (TunnelChannel, SSHChannel, "_flush_send_buf", []),
     (TunnelChannel, SSHChannel, "_accept_data", ["data", "datatype"]),
+    (TargetConnection, SSHConnection, "add_channel", ["chan"]),
+    (TargetConnection, SSHConnection, "send_newkeys", ["k", "h"]),
+    (TargetConnection, SSHConnection, "pause_writing", []),
+    (TargetConnection, SSHConnection, "resume_writing", []),
+    (TargetConnection, SSHConnection, "_recv_pkthdr", []),
+    (LeanGCM, Encryption, "encrypt_packet", ["seq", "header", "packet"]),
+    (LeanGCM, Encryption, "decrypt_header", ["seq", "first_block", "header_len"]),
+    (LeanGCM, Encryption, "decrypt_packet", ["seq", "first", "rest", "header_len", "mac"]),
 ]
 
 
@@ -73,11 +86,70 @@ async def test_the_attributes_that_are_read_and_set_exist(bastion: World) -> Non
         (connection,) = bastion.gateway._connections
         (channel,) = connection._channels.values()
     for name in ("_auth_complete", "_channels", "_deferred_packets", "_kex_complete", "_transport", "_window",
-                 "_max_pktsize", "_protocol_factory", "_session_id", "_login_timer"):  # fmt: skip
+                 "_max_pktsize", "_protocol_factory", "_session_id", "_login_timer", "_send_encryption",
+                 "_recv_encryption", "_next_recv_encryption", "_send_seq", "_recv_seq", "_inpbuf", "_max_recv_pktlen",
+                 "_compressor", "_decompressor", "_rekey_bytes", "_rekey_bytes_sent", "_rekey_seconds", "_rekey_time",
+                 "_enc_algs", "_kex", "_kexinit_sent", "_client_kexinit", "_client_version"):  # fmt: skip
         assert name in vars(connection), name
-    for name in ("_conn", "_recv_buf", "_env", "_send_buf"):
+    for name in ("_conn", "_recv_buf", "_env", "_send_buf", "_send_buf_len", "_send_window", "_send_pktsize",
+                 "_send_chan", "_send_state", "_recv_state", "_recv_window"):  # fmt: skip
         assert name in vars(channel), name
     assert isinstance(channel, SessionChannel)
+
+
+def test_the_lean_cipher_goes_on_where_asyncsshs_own_was() -> None:
+    """The same keys, at any packet; and what each seals the other opens."""
+    key, nonce, packets = bytes(range(16)), b"\x01\x02\x03\x04" + b"\xff" * 8, [b"a" * 32, b"b" * 48, b"c" * 16]
+    theirs, ours = (get_encryption(b"aes128-gcm@openssh.com", key, nonce) for _ in range(2))
+    headers = [len(packet).to_bytes(4, "big") for packet in packets]
+    sealed = [b"".join(theirs.encrypt_packet(0, h, p)) for h, p in zip(headers, packets, strict=True)]
+    assert b"".join(ours.encrypt_packet(0, headers[0], packets[0])) == sealed[0]
+    lean_one = lean._lean(ours)
+    assert isinstance(lean_one, LeanGCM)
+    assert b"".join(lean_one.encrypt_packet(1, headers[1], packets[1])) == sealed[1]
+    assert lean_one.open(memoryview(headers[2]), memoryview(sealed[2])[4:]) == packets[2]
+
+
+def test_nothing_else_is_taken_for_the_lean_cipher() -> None:
+    for name, size in ((b"chacha20-poly1305@openssh.com", 64), (b"aes128-ctr", 16)):
+        other = get_encryption(name, bytes(size), bytes(16), b"hmac-sha2-256", bytes(32))
+        assert lean._lean(other) is other
+    assert lean._lean(None) is None
+
+
+def test_a_connection_to_a_target_is_made_by_the_call_that_asyncssh_makes_itself() -> None:
+    assert list(inspect.signature(_connect).parameters) == [
+        "options", "config", "loop", "flags", "sock", "conn_factory", "msg"
+    ]  # fmt: skip
+    source = inspect.getsource(asyncssh.connect)
+    assert "SSHClientConnection(loop, new_options, wait='auth')" in source
+    assert "_connect(new_options, config, loop, flags, sock, conn_factory," in source
+
+
+def test_every_kind_of_channel_that_carries_much_has_a_lean_one() -> None:
+    for kind in (asyncssh.SSHClientChannel, asyncssh.SSHTCPChannel, asyncssh.SSHUNIXChannel):
+        ours = lean._LEAN_KINDS[kind]
+        assert issubclass(ours, (lean.LeanChannel, kind))
+        assert ours._packet_handlers[MSG_CHANNEL_DATA] is lean.LeanChannel._process_data
+
+
+async def test_what_is_not_lean_passes_the_note_that_it_was_not(
+    bastion: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both directions count towards a change of ciphers; with the lean one nothing does."""
+    calls = Calls()
+    calls.watch(monkeypatch, LeanServerConnection, "note_other_cipher")
+    await bastion.grant(ADA)
+    key = await bastion.certify(ADA)
+    for cipher, noted in (("aes128-ctr", 2), ("aes128-gcm@openssh.com", 0)):
+        calls.names.clear()
+        assert (await bastion.ssh(key, "-c", cipher, f"{DIRECT}@bastion", "cat", stdin=b"x")).out == b"x"
+        assert len(calls.names) == noted
+
+
+def test_a_connection_holds_its_own_bounds() -> None:
+    assert issubclass(RestrainedConnection, LeanServerConnection)
+    assert issubclass(TargetConnection, LeanConnection)
 
 
 @asynccontextmanager

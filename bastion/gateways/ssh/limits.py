@@ -8,12 +8,11 @@ test as those of `internals`.
 
 from __future__ import annotations
 
-from typing import Protocol, cast
-
 import asyncssh
-from asyncssh.channel import SSHChannel
 from asyncssh.constants import MSG_CHANNEL_OPEN
 from asyncssh.packet import SSHPacket, SSHPacketLogger
+
+from bastion.gateways.ssh.lean import LeanChannel, LeanServerConnection
 
 MAX_FAILURES = 20
 """Failed attempts to log in on one connection; OpenSSH gives six, which agents with many keys exceed."""
@@ -39,28 +38,8 @@ MAX_VARIABLE = 1024
 """Bytes of a variable's name and value; a list of languages has fewer."""
 
 
-class Outlet(Protocol):
-    """The connection that a channel writes to."""
-
-    @property
-    def is_congested(self) -> bool:
-        """Whether what is written now would only wait in memory."""
-        ...
-
-
-class _RestrainedChannel(SSHChannel[bytes]):
-    """A channel that writes only what the socket takes, and whose waiting input is as large as its bytes."""
-
-    def _flush_send_buf(self) -> None:
-        """What cannot go out yet stays in the channel's own buffer, which is bounded: a full one pauses its source."""
-        if self._conn is not None and cast(Outlet, self._conn).is_congested:
-            self._pause_resume_writing()
-        else:
-            super()._flush_send_buf()
-
-    def flush(self) -> None:
-        """Go on, after the connection was congested."""
-        self._flush_send_buf()
+class _RestrainedChannel(LeanChannel):
+    """A channel whose waiting input is as large as its bytes."""
 
     def _accept_data(self, data: bytes, datatype: int | None = None) -> None:
         super()._accept_data(data, datatype)
@@ -87,10 +66,9 @@ class TunnelChannel(_RestrainedChannel, asyncssh.SSHTCPChannel[bytes]):
     """The channel of `ssh -J`, which carries a connection of its own."""
 
 
-class RestrainedConnection(asyncssh.SSHServerConnection):
+class RestrainedConnection(LeanServerConnection):
     """A client's connection, within the bounds above."""
 
-    _stopped = False
     _failures = 0
 
     @property
@@ -127,33 +105,18 @@ class RestrainedConnection(asyncssh.SSHServerConnection):
         """For a connection inside this one."""
         return TunnelChannel(self, self._loop, None, "strict", self._window, self._max_pktsize)
 
-    @property
-    def is_congested(self) -> bool:
-        """Whether what is written now would only wait in memory: for the socket, or for the end of a key exchange."""
-        return self._stopped or not self._kex_complete
-
     def pause_writing(self) -> None:
         """The client does not read. Its channels stop, and so does reading what it asks: each answer would wait too."""
-        self._stopped = True
+        super().pause_writing()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume_writing(self) -> None:
-        self._stopped = False
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
-        self._flush_channels()
+        super().resume_writing()
 
     def send_packet(self, pkttype: int, *args: bytes, handler: SSHPacketLogger | None = None) -> None:
         super().send_packet(pkttype, *args, handler=handler)
         if len(self._deferred_packets) > MAX_DEFERRED:
             self.abort()
-
-    def _send_deferred_packets(self) -> None:
-        """A key exchange is over."""
-        super()._send_deferred_packets()
-        self._flush_channels()
-
-    def _flush_channels(self) -> None:
-        for channel in list(self._channels.values()):
-            cast(_RestrainedChannel, channel).flush()

@@ -21,6 +21,7 @@ from bastion.core.certificate import certificate_line, parse_public_key, target_
 from bastion.core.errors import BastionError
 from bastion.core.session import Session
 from bastion.core.target import Target, printable
+from bastion.gateways.ssh import lean
 from bastion.gateways.ssh.algorithms import offered
 from bastion.ports import Signer
 
@@ -51,7 +52,7 @@ async def connect(
     certificate = asyncssh.import_certificate(certificate_line(blob, session.id))
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
-            return await asyncssh.connect(
+            return await lean.connect(
                 target.host,
                 target.port,
                 username=session.login,
