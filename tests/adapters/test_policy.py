@@ -735,3 +735,23 @@ def test_a_request_that_only_lacks_a_second_factor_is_told_so(catalogue: Catalog
     ruling = CedarPolicies(text, catalogue).may(Power.REQUEST, CARLA, BERLIN, NOW, target=WEB, login="deploy")
     assert isinstance(ruling, NotPermitted)
     assert ruling.reasons[-1] == STEP_UP
+
+
+def test_what_is_kept_of_a_question_answers_no_other_question() -> None:
+    """Linked grants and entities are kept; another identity, grant, target or moment is another question."""
+    policies = CedarPolicies(
+        TEMPLATE + '@id("no-guests") forbid (principal in Group::"guests", action, resource);', make_catalogue()
+    )
+    access = wish()
+    grant = grant_for(access)
+    for _ in range(2):
+        assert policies.may_connect(access, grant, NOW) == Permitted(("g-1:web-1.staging.eu/deploy",))
+        assert policies.may_connect(wish(somebody("contractors", "guests")), grant, NOW) == NotPermitted(
+            ("Forbidden by policy no-guests.",)
+        )
+        assert policies.may_connect(wish(login="root"), grant, NOW) == NotPermitted(
+            ("Grant g-1 is for the login deploy, not root.",)
+        )
+        root = replace(grant, id="g-2", logins=LOGINS)
+        assert policies.may_connect(wish(login="root"), root, NOW) == Permitted(("g-2:web-1.staging.eu/root",))
+        assert isinstance(policies.may_connect(access, grant, grant.ends_at), NotPermitted)

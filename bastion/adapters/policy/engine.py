@@ -3,6 +3,9 @@
 Two traps decide how it is done. The engine *skips* a policy whose evaluation errors, so that a forbid whose sum
 overflows is a forbid that does not exist, and the answer is Allow. And without the schema it finds out about wrong
 types and missing attributes only then. Hence: always the schema, and any error at all is a refusal.
+
+Every question is asked anew, for it is about a moment. What is kept is what the engine makes of values that do not
+change: a grant linked, an identity and a target as entities. A changed grant, identity or place is another value.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 
 import cedarpy
 
@@ -20,9 +24,15 @@ from bastion.adapters.policy.rules import TEMPLATE, Rule, read
 from bastion.adapters.policy.schema import schema
 from bastion.core.geofence import Place
 from bastion.core.grant import Grant
-from bastion.core.identity import Identity
+from bastion.core.identity import Identity, IdentityId
 from bastion.core.policy import STEP_UP, Access, NotPermitted, Permitted, Power, Ruling, strictest
 from bastion.core.target import Catalogue, Scope, Target, printable
+
+KEPT_POLICIES = 20_000
+"""Policies in all linked sets that are kept, about a kilobyte each: linking a grant copies the whole set."""
+
+KEPT_ENTITIES = 512
+"""Of identities at targets, about 15 KiB each."""
 
 _NUMBERED = re.compile(r"`(policy\d+)`")
 """How the engine names a policy in its messages."""
@@ -56,6 +66,8 @@ class CedarPolicies:
         self._catalogue = catalogue
         scopes = [Scope(e, r) for e in catalogue.environments for r in catalogue.regions]
         self._standing = {scope: _entities(facts.standing_entities(catalogue, scope)) for scope in (None, *scopes)}
+        self._linked = lru_cache(min(1024, KEPT_POLICIES // max(1, len(self))))(self._link)
+        self._entities = lru_cache(KEPT_ENTITIES)(self._gather)
 
     def __len__(self) -> int:
         """How many policies the file has."""
@@ -84,7 +96,7 @@ class CedarPolicies:
         context = facts.moment(access.identity, access.place, now) | {"crossing": grant.crossing}
         ruling = self._ask(_Question(access.action, access.identity, resource, context), grant)
         match ruling:
-            case Permitted(policies) if _link(grant, resource) not in policies:
+            case Permitted(policies) if _link_name(grant.id, resource) not in policies:
                 others = ", ".join(policies)
                 return NotPermitted(
                     (f"Permitted by {others}, but not by grant {grant.id}: nothing opens without a grant.",)
@@ -131,7 +143,7 @@ class CedarPolicies:
 
     def _ask(self, question: _Question, grant: Grant | None) -> Ruling:
         try:
-            policies = self._policies if grant is None else self._linked(grant, question.resource)
+            policies = self._policies if grant is None else self._linked(grant.id, grant.identity, question.resource)
             answer = self._answer(question, policies)
         except ValueError as error:  # a name that the engine cannot hold, such as a lone surrogate
             return _unanswerable([str(error)])
@@ -148,20 +160,22 @@ class CedarPolicies:
             return NotPermitted((f"Policies {both} ask for reviewers of different groups, so nobody can review it.",))
         return Permitted(ids, demands)
 
-    def _linked(self, grant: Grant, resource: facts.Resource) -> cedarpy.PolicySet:
-        slots = {"?principal": facts.identity_uid(grant.identity), "?resource": resource.uid}
-        return self._policies.with_linked(TEMPLATE, _link(grant, resource), slots)
+    def _link(self, grant_id: str, whose: IdentityId, resource: facts.Resource) -> cedarpy.PolicySet:
+        slots = {"?principal": facts.identity_uid(whose), "?resource": resource.uid}
+        return self._policies.with_linked(TEMPLATE, _link_name(grant_id, resource), slots)
+
+    def _gather(self, identity: Identity, resource: facts.Resource) -> cedarpy.Entities:
+        delta = facts.question_entities(self._catalogue, identity, resource)
+        return self._standing[resource.within].with_added_json_str(facts.encode(delta), schema())
 
     def _answer(self, question: _Question, policies: cedarpy.PolicySet) -> cedarpy.AuthzResult:
-        delta = facts.question_entities(self._catalogue, question.identity, question.resource)
-        entities = self._standing[question.resource.within].with_added_json_str(facts.encode(delta), schema())
         request = {
             "principal": facts.identity_uid(question.identity.id),
             "action": facts.uid("Action", question.action),
             "resource": question.resource.uid,
             "context": question.context,
         }
-        return cedarpy.is_authorized(request, policies, entities, schema())
+        return cedarpy.is_authorized(request, policies, self._entities(question.identity, question.resource), schema())
 
     def _would_a_step_up_do(self, question: _Question, policies: cedarpy.PolicySet) -> bool:
         """Whether it would be permitted to somebody who had just logged in with several factors."""
@@ -189,9 +203,9 @@ def _entities(entities: list[Json]) -> cedarpy.Entities:
     return cedarpy.Entities.from_json_str(facts.encode(entities), schema())
 
 
-def _link(grant: Grant, resource: facts.Resource) -> str:
+def _link_name(grant_id: str, resource: facts.Resource) -> str:
     """The name of a linked grant among the reasons: ``g-4t9z2m0wq7xh:web-1.staging.eu/deploy``."""
-    return f"{grant.id}:{resource.uid['id']}"
+    return f"{grant_id}:{resource.uid['id']}"
 
 
 def _unanswerable(errors: list[str]) -> NotPermitted:
