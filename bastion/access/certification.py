@@ -28,7 +28,7 @@ from bastion.core.errors import NotFound, Refused
 from bastion.core.geofence import Address, Outside, Place
 from bastion.core.grant import Grant
 from bastion.core.identity import Identity, IdentityId
-from bastion.core.policy import SSH_ACTIONS, Access, Allow, Deny, NeedsGrant, decide
+from bastion.core.policy import SSH_ACTIONS, Access, Action, Allow, Deny, NeedsGrant, decide
 from bastion.core.session import Session
 from bastion.core.target import Catalogue, Scope, Target
 from bastion.ports import Clock, Coordination, IssuedCertificate, Locator, Policies, Signer, Store
@@ -183,7 +183,7 @@ class Certification:
         occupied = await self._coordination.occupied(identity.id)
         refusals: list[Deny | NeedsGrant] = []
         for login in sorted(logins):
-            for action in sorted(SSH_ACTIONS):
+            for action in Action:
                 access = Access(identity, target.scope, target, login, action, place)
                 covering = [
                     g

@@ -13,7 +13,7 @@ from bastion.core.errors import Refused
 from bastion.core.geofence import Outside, Place
 from bastion.core.grant import MAX_BREAK_GLASS, spell
 from bastion.core.identity import MFA, Identity
-from bastion.core.policy import Demands, NotPermitted, Permitted, Power, Ruling
+from bastion.core.policy import SSH_ACTIONS, Demands, NotPermitted, Permitted, Power, Ruling
 from bastion.core.target import Catalogue, Scope, printable
 from bastion.ports import Policies
 
@@ -56,7 +56,8 @@ class Powers:
     def demands_of(self, beneficiary: Identity, asked: Asked, place: Place | None, now: datetime) -> Demands:
         """What the policies demand in return for ``asked``, for every target and login of it.
 
-        A crossing takes a permit of its own besides, with its own demands.
+        A crossing takes a permit of its own besides, with its own demands. Actions that no grant includes by itself
+        are never given automatically.
 
         Raises:
             Refused: one of them is not permitted, or what was asked or the beneficiary's last login is not enough.
@@ -64,6 +65,8 @@ class Powers:
         powers = (Power.REQUEST, Power.CROSS) if asked.crossing else (Power.REQUEST,)
         rulings = (self._rulings(power, beneficiary, asked, place, now) for power in powers)
         demanded = strictest(_permitted(chain.from_iterable(rulings)))
+        if not asked.actions <= SSH_ACTIONS:
+            demanded = replace(demanded, automatic=False)
         check_demands(demanded, beneficiary, asked, now)
         return demanded
 

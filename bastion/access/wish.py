@@ -21,6 +21,9 @@ MAX_AHEAD = timedelta(days=30)
 MAX_NAMES = 20
 """Targets, and logins, of one request: each pair is one question to the policies."""
 
+MORE = "+"
+"""Before an action: besides what a grant includes anyway."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wish:
@@ -73,7 +76,7 @@ def resolve(wish: Wish, catalogue: Catalogue) -> Asked:
         for login in logins:
             _check_login(target, login)
     if not wish.actions:
-        raise Refused("Name at least one action, or leave them out to ask for all.")
+        raise Refused("Name at least one action, or leave them out to ask for what is usual.")
     return Asked(
         scope=_one_scope(targets),
         targets=targets,
@@ -168,16 +171,18 @@ def parse_network(text: str) -> Network:
 
 
 def parse_actions(names: Iterable[str]) -> frozenset[Action]:
-    """Read ``ssh:exec`` and its like.
+    """Read ``ssh:exec`` and its like: those named and no others, or where each is written ``+ssh:forward`` those, too.
 
     Raises:
         Refused: one is not an action; the sentence has all that are.
     """
     known = {action.value: action for action in Action}
-    wanted = tuple(names)
+    written = tuple(names)
+    wanted = tuple(name.removeprefix(MORE) for name in written)
     if unknown := [name for name in wanted if name not in known]:
         raise Refused(f"{printable(unknown[0], 40)!r} is not an action; there are: {', '.join(sorted(known))}.")
-    return frozenset(known[name] for name in wanted)
+    added = bool(written) and all(name.startswith(MORE) for name in written)
+    return frozenset(known[name] for name in wanted) | (SSH_ACTIONS if added else frozenset())
 
 
 def check_ticket(text: str) -> str:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from bastion.access.wish import Wish
+from bastion.access.wish import MORE, Wish, parse_actions
 from bastion.core.errors import Refused
 from bastion.core.grant import parse_duration
+from bastion.core.policy import SSH_ACTIONS
 from bastion.core.target import printable
 
 MAX_TEXT = 4000
@@ -272,15 +273,24 @@ def _mention(words: Sequence[_Word], form: str) -> Mention:
 
 
 def _wish(text: str, words: Sequence[_Word], form: str) -> Wish:
-    """``targets as logins for duration because reason``, the words in this order."""
+    """``targets as logins with actions for duration because reason``, in this order; with the actions or without."""
     targets, words = _until("as", words, form)
     logins, words = _until("for", words, form)
+    actions = SSH_ACTIONS
+    if any(word.text.lower() == "with" for word in logins[1:]):
+        logins, named = _until("with", logins, form)
+        actions = parse_actions(f"{MORE}{name.removeprefix(MORE)}" for name in _names(named))
     duration, words = _until("because", words, form)
     if not words:
         raise Refused(f"A reason is needed. Write it like this: {form}")
     reason, crossing = _reason(text[words[0].start :])
     return Wish(
-        _names(targets), _names(logins), parse_duration("".join(word.text for word in duration)), reason, crossing
+        _names(targets),
+        _names(logins),
+        parse_duration("".join(word.text for word in duration)),
+        reason,
+        crossing,
+        actions,
     )
 
 

@@ -16,6 +16,7 @@ from bastion.access.ending import Acknowledgement
 from bastion.access.standing import Held, Pending
 from bastion.core.grant import Approved, Basis, Closed, Grant, Request, Waiting, spell
 from bastion.core.identity import Identity
+from bastion.core.policy import SSH_ACTIONS
 from bastion.core.session import Session
 from bastion.core.target import printable
 
@@ -48,7 +49,8 @@ HELP = """\
 /bastion who   who you are here, what you may reach, what waits for you
 /bastion sessions   what you have open
 /bastion link   tie this account to your identity
-Several targets or logins are written with commas. as crossing at the end: may be used beside other environments."""
+Several targets or logins are written with commas. as crossing at the end: may be used beside other environments.
+as deploy with ssh:forward for 2h: besides what is usual, also ssh:forward_remote, ssh:forward_socket or ssh:agent."""
 
 
 def asked(request: Request, beneficiary: Identity) -> str:
@@ -219,9 +221,17 @@ def you(identity: Identity) -> str:
 
 
 def what(subject: Request | Grant) -> str:
-    """``web-1.staging.eu as deploy``, and that it is a crossing."""
+    """``web-1.staging.eu as deploy``, what is unusual about the actions, and that it is a crossing."""
     crossing = ", as a crossing between environments," if subject.crossing else ""
-    return f"{listed(subject.targets)} as {listed(subject.logins)}{crossing}"
+    return f"{listed(subject.targets)} as {listed(subject.logins)}{_actions(subject)}{crossing}"
+
+
+def _actions(subject: Request | Grant) -> str:
+    if subject.actions == SSH_ACTIONS:
+        return ""
+    if subject.actions > SSH_ACTIONS:
+        return f", with {listed(subject.actions - SSH_ACTIONS)} besides,"
+    return f", only {listed(subject.actions)},"
 
 
 def listed(names: Iterable[str]) -> str:

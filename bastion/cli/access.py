@@ -22,7 +22,8 @@ _Ticket = Annotated[str | None, typer.Option("--ticket", help="The ticket it is 
 _Start = Annotated[str | None, typer.Option("--from", metavar="START", help="As in 2026-03-02T09:00Z, or: in 2h")]
 _Network = Annotated[str | None, typer.Option("--network", help="Use it from there only, as in 192.0.2.0/24")]
 _Actions = Annotated[
-    list[str] | None, typer.Option("--action", metavar="ACTION", help="As in ssh:exec; may be repeated; else all")
+    list[str] | None,
+    typer.Option("--action", metavar="ACTION", help="ssh:exec: only that; +ssh:forward: that, too; repeatable"),
 ]
 _Note = Annotated[str | None, typer.Option("--note", help="A remark that is kept with your answer")]
 

@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from bastion import __version__
+from bastion.access.wish import MORE
 from bastion.console.body import MAX_BODY
 from bastion.console.filters import MAX_LIMIT
 from bastion.console.grants import MAX_WAIT
@@ -100,7 +101,11 @@ _REASON: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_REASON}
 _WISH: dict[str, Schema] = {"targets": NAMES, "logins": NAMES, "duration": DURATION, "reason": _REASON}
 _NARROWER: dict[str, Schema] = {
     "crossing": FLAG,
-    "actions": {"type": "array", "items": {"enum": [action.value for action in Action]}},
+    "actions": {
+        "type": "array",
+        "items": {"enum": [before + action.value for before in ("", MORE) for action in Action]},
+        "description": "Those and no others; where each has a plus, those besides what a grant includes anyway",
+    },
     "starts_at": {"type": "string", "description": "An instant with its offset, or as in: in 2h"},
     "network": {"type": "string", "description": "As in 192.0.2.0/24"},
     "ticket": TEXT,

@@ -161,6 +161,11 @@ def access_certificate(
 PERMITS: Mapping[Action, str] = {
     Action.SSH_SHELL: "permit-pty",
     Action.SSH_EXEC: "permit-pty",
+    Action.SSH_FORWARD_LOOPBACK: "permit-port-forwarding",
+    Action.SSH_FORWARD: "permit-port-forwarding",
+    Action.SSH_FORWARD_REMOTE: "permit-port-forwarding",
+    Action.SSH_FORWARD_SOCKET: "permit-port-forwarding",
+    Action.SSH_AGENT: "permit-agent-forwarding",
 }
 """What a target's server must be permitted by the certificate, besides running programs (PROTOCOL.certkeys)."""
 

@@ -29,10 +29,28 @@ class Action(StrEnum):
     SSH_EXEC = "ssh:exec"
     SSH_SFTP_READ = "ssh:sftp_read"
     SSH_SFTP_WRITE = "ssh:sftp_write"
+    SSH_FORWARD_LOOPBACK = "ssh:forward_loopback"
+    """To ports of the target's own loopback, which a shell reaches anyway; VS Code lives on it."""
+    SSH_FORWARD = "ssh:forward"
+    """To other hosts, as far as the configuration names them for the target."""
+    SSH_FORWARD_REMOTE = "ssh:forward_remote"
+    """From a port of the target's loopback to the client's side."""
+    SSH_FORWARD_SOCKET = "ssh:forward_socket"
+    """To and from Unix sockets of the target."""
+    SSH_AGENT = "ssh:agent"
+    """The client's keys, for use at the target by whoever is root there."""
 
 
-SSH_ACTIONS = frozenset(Action)
-"""What a grant includes when nobody narrowed it."""
+SSH_ACTIONS = frozenset(
+    {
+        Action.SSH_SHELL,
+        Action.SSH_EXEC,
+        Action.SSH_SFTP_READ,
+        Action.SSH_SFTP_WRITE,
+        Action.SSH_FORWARD_LOOPBACK,
+    }
+)
+"""What a grant includes when nobody said otherwise. The rest is asked for by name, and a person answers."""
 
 
 class Power(StrEnum):

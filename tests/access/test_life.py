@@ -15,13 +15,14 @@ from bastion.access.approval import Approval
 from bastion.access.ballot import Granted, WaitingForOthers
 from bastion.access.drafting import MoreTime
 from bastion.access.wish import parse_actions, parse_network, parse_start
+from bastion.chatops import messages
 from bastion.core import notice
 from bastion.core.errors import Conflict, NotFound, Refused
 from bastion.core.geofence import parse_address
 from bastion.core.grant import REQUEST_LIFETIME, Basis, Grant, Verdict
 from bastion.core.identity import Identity
 from bastion.core.notice import Notice, Why
-from bastion.core.policy import Action, Occupied
+from bastion.core.policy import SSH_ACTIONS, Action, Occupied
 from bastion.ports import Revocation
 from tests.fakes import FakeClock
 from tests.office import (
@@ -359,6 +360,14 @@ async def test_a_policy_answers_by_itself_and_it_is_still_a_grant_with_its_event
     assert isinstance(await approval.ask(CARLA, CARLA, wish(PROD), BERLIN), WaitingForOthers)
 
 
+@pytest.mark.parametrize("action", sorted(frozenset(Action) - SSH_ACTIONS))
+async def test_what_no_grant_includes_by_itself_is_never_given_without_a_person(office: Office, action: Action) -> None:
+    approval = office.under(POLICY.replace('@id("staging") @approvals("1") @reviewers("sre")', AUTO))
+    answer = await approval.ask(CARLA, CARLA, wish(actions=SSH_ACTIONS | {action}), BERLIN)
+    assert isinstance(answer, WaitingForOthers)
+    assert f"with {action} besides" in messages.answered(answer)
+
+
 @pytest.mark.parametrize(
     ("annotations", "changes", "sentence"),
     [
@@ -475,10 +484,12 @@ async def test_a_grant_for_one_network_is_for_no_other_address(office: Office) -
 def test_networks_and_actions_are_read_or_refused() -> None:
     assert parse_network("192.0.2.7") == ip_network("192.0.2.7/32")
     assert parse_actions(["ssh:exec"]) == {Action.SSH_EXEC}
+    assert parse_actions(["+ssh:agent", "+ssh:forward"]) == SSH_ACTIONS | {Action.SSH_AGENT, Action.SSH_FORWARD}
+    assert parse_actions(["ssh:exec", "+ssh:agent"]) == {Action.SSH_EXEC, Action.SSH_AGENT}
     for refused in ("0.0.0.0/0", "::/0", "192.0.2.1/24", "office"):
         with pytest.raises(Refused):
             parse_network(refused)
-    with pytest.raises(Refused, match="there are: ssh:exec"):
+    with pytest.raises(Refused, match="there are: ssh:agent, ssh:exec"):
         parse_actions(["ssh:exec", "ssh:everything"])
 
 

@@ -106,7 +106,9 @@ def ask(text: str, access: Access) -> Ruling:
 
 @pytest.mark.parametrize("action", Action)
 def test_a_grant_opens_what_it_covers_and_is_named(action: Action) -> None:
-    assert ask(POLICY, wish(action=action)) == Permitted(("g-1:web-1.staging.eu/deploy",))
+    grant = replace(grant_for(wish()), actions=frozenset({action}))
+    ruling = CedarPolicies(POLICY, make_catalogue()).may_connect(wish(action=action), grant, NOW)
+    assert ruling == Permitted(("g-1:web-1.staging.eu/deploy",))
 
 
 def test_a_forbid_wins_over_a_grant_and_is_named() -> None:
@@ -525,7 +527,9 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
         '{ resource.login == "root" }',
         "{ context.mfaa }",
         [
-            "26: attribute `mfaa` not found in the context of ssh:exec, the context of ssh:sftp_read, "
+            "26: attribute `mfaa` not found in the context of ssh:agent, the context of ssh:exec, the context of "
+            "ssh:forward, the context of ssh:forward_loopback, the context of ssh:forward_remote, the context of "
+            "ssh:forward_socket, the context of ssh:sftp_read, "
             "the context of ssh:sftp_write, the context of ssh:shell; did you mean mfa?"
         ],
     ),

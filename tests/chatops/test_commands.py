@@ -29,6 +29,7 @@ from bastion.chatops.commands import (
     plain,
 )
 from bastion.core.errors import Refused
+from bastion.core.policy import SSH_ACTIONS, Action
 
 CARLA = Mention("U123")
 TWO_HOURS = timedelta(hours=2)
@@ -83,6 +84,13 @@ GRANTED = GrantCommand(CARLA, FIX)
             "request web-1,db-1 db-2, as deploy, admin for 2h because x",
             RequestCommand(Wish(("web-1", "db-1", "db-2"), ("deploy", "admin"), TWO_HOURS, "x")),
             id="lists",
+        ),
+        pytest.param(
+            'request web-1 as deploy with ssh:agent for 2h because "x"',
+            RequestCommand(
+                Wish(("web-1",), ("deploy",), TWO_HOURS, "x", actions=SSH_ACTIONS | {Action.SSH_AGENT}),
+            ),
+            id="with more than is usual",
         ),
         pytest.param(
             'request web-1 as deploy for 2h because "x" as crossing',

@@ -44,7 +44,7 @@ async def test_a_grant_in_one_step(console: OfficeConsole) -> None:
         "scope": "staging/eu",
         "targets": [WEB],
         "logins": ["deploy"],
-        "actions": ["ssh:exec", "ssh:sftp_read", "ssh:sftp_write", "ssh:shell"],
+        "actions": ["ssh:exec", "ssh:forward_loopback", "ssh:sftp_read", "ssh:sftp_write", "ssh:shell"],
         "reason": "deploy the fix",
         "crossing": False,
         "starts_at": "2026-03-02T09:00:00+00:00",
