@@ -27,7 +27,7 @@ from bastion.access.ids import new_id
 from bastion.access.supervision import Supervision
 from bastion.adapters.coordination.memory import MemoryCoordination
 from bastion.adapters.geo import MaxMindLocator
-from bastion.adapters.policy import CedarPolicies
+from bastion.adapters.policy import CedarPolicies, CurrentPolicies
 from bastion.adapters.recordings import FileRecordings
 from bastion.adapters.signer import FileSigner, open_signer
 from bastion.adapters.store import SqlStore, open_store
@@ -96,6 +96,7 @@ class World:
     clock: SkewedClock
     store: SqlStore
     coordination: MemoryCoordination
+    policies: CurrentPolicies
     recordings: FileRecordings
     signer: FileSigner
     certification: Certification
@@ -123,18 +124,20 @@ class World:
         lasts: timedelta = timedelta(hours=1),
         begins: timedelta = timedelta(0),
         crossing: bool = False,
+        paths: frozenset[str] = frozenset(),
     ) -> Grant:
         """Put a live grant into the store, as an approved request leaves it."""
         now, scope = self.clock.now(), self.catalogue.targets[target].scope
         request = Request(
             id=new_id("q"), asker=identity.id, beneficiary=identity.id, scope=scope, targets=frozenset({target}),
             logins=logins, actions=actions, duration=lasts, reason="a test", asked_at=now, demands=Demands(),
-            crossing=crossing,
+            crossing=crossing, paths=paths,
         )  # fmt: skip
         grant = Grant(
             id=new_id("g"), request_id=request.id, identity=identity.id, scope=scope, targets=frozenset({target}),
             logins=logins, actions=actions, starts_at=now + begins, ends_at=now + begins + lasts,
             approved_by=(IdentityId("https://idp.example.com", "boss"),), reason="a test", crossing=crossing,
+            paths=paths,
         )  # fmt: skip
         async with self.store.transaction() as transaction:
             await transaction.save_identity(identity, now)
@@ -282,7 +285,7 @@ async def world(
         stack.push_async_callback(store.close)
         coordination = MemoryCoordination(clock=clock, lock_path=None)
         stack.push_async_callback(coordination.close)
-        policies = CedarPolicies(policy, catalogue)
+        policies = CurrentPolicies(CedarPolicies(policy, catalogue))
         recordings = FileRecordings(folder / "recordings", folder / "keys", ["eu"], clock=clock)
         admission = Admission(
             store=store, coordination=coordination, policies=policies, locator=locator, recordings=recordings,
@@ -310,9 +313,10 @@ async def world(
         watching = asyncio.create_task(supervision.run())
         try:
             yield World(
-                folder=folder, clock=clock, store=store, coordination=coordination, recordings=recordings,
-                signer=signer, certification=certification, supervision=supervision, gateway=gateway,
-                catalogue=catalogue, port=port, host_key=" ".join(host_key.export_public_key().decode().split()[:2]),
+                folder=folder, clock=clock, store=store, coordination=coordination, policies=policies,
+                recordings=recordings, signer=signer, certification=certification, supervision=supervision,
+                gateway=gateway, catalogue=catalogue, port=port,
+                host_key=" ".join(host_key.export_public_key().decode().split()[:2]),
                 staging=sshds[STAGING], production=sshds[PRODUCTION], locator=locator,
                 doorstep=doorstep, logins=logins, public_url=public_url,
             )  # fmt: skip

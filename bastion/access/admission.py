@@ -15,11 +15,13 @@ from bastion.access.ids import new_id
 from bastion.access.patience import Patience, Wanted
 from bastion.core.audit import Event, Kind
 from bastion.core.errors import NotFound, Refused
+from bastion.core.files import FileRights, Limits
 from bastion.core.geofence import Address, Place, is_inside, parse_address
 from bastion.core.grant import Grant
 from bastion.core.identity import Identity, IdentityId
 from bastion.core.notice import FirstConnected
 from bastion.core.policy import (
+    FILE_ACTIONS,
     Access,
     Action,
     Allow,
@@ -67,17 +69,23 @@ class Wish:
     action: Action
     command: str | None = None
     terminal: Terminal = Terminal()
+    or_else: Action | None = None
+    """What would do as well where ``action`` is not allowed: SFTP is there to read, or only to write."""
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """The door may be opened: the decision is durable, the session registered, the recording begun."""
+    """The door may be opened: the decision is durable, the session registered, the recording begun.
+
+    ``files`` is what may be done with files, where that is what the session is for.
+    """
 
     session: Session
     target: Target
     grant: Grant
     recorder: Recorder
     access: Access
+    files: FileRights = FileRights()
 
 
 class Admission:
@@ -121,7 +129,12 @@ class Admission:
         access = Access(identity, wish.scope, target, wish.login, wish.action, place)
         decision: Decision | None = await self._over(wish)
         if decision is None:
-            decision = await self._decide(access, now, await self._coordination.occupied(identity.id))
+            occupied = await self._coordination.occupied(identity.id)
+            decision = await self._decide(access, now, occupied)
+            if wish.or_else is not None and not isinstance(decision, Allow):
+                other = replace(access, action=wish.or_else)
+                if isinstance(otherwise := await self._decide(other, now, occupied), Allow):
+                    access, decision = other, otherwise
         match decision:
             case Deny() | NeedsGrant():
                 return await self._refuse(wish, identity, place, decision, now, target)
@@ -173,6 +186,14 @@ class Admission:
             return Deny((LOGGED_OUT,))
         access = Access(identity, session.scope, target, session.login, session.action, place)
         return await self._decide(access, now, ())
+
+    async def file_rights(self, session: Session, grant: Grant) -> FileRights:
+        """What a live session would be allowed to do with files if it were opened under ``grant`` now."""
+        identity = await self._store.identity(session.identity)
+        target = self._catalogue.find(session.target)
+        place = self._locator.locate(parse_address(session.address))
+        access = Access(identity, session.scope, target, session.login, session.action, place)
+        return self._file_rights(access, grant, self._clock.now())
 
     def is_inside(self, session: Session) -> bool:
         """Whether the client's address is still inside the fence of the session's region, by the data of now."""
@@ -236,6 +257,17 @@ class Admission:
             )
         }
 
+    def _file_rights(self, access: Access, grant: Grant, now: datetime) -> FileRights:
+        """Each direction is asked of the policies, whichever the session was opened for."""
+
+        def limits(action: Action) -> Limits | None:
+            ruling = self._policies.may_connect(replace(access, action=action), grant, now)
+            return ruling.limits.within_also(grant.paths) if isinstance(ruling, Permitted) else None
+
+        if access.action not in FILE_ACTIONS:
+            return FileRights()
+        return FileRights(read=limits(Action.SSH_SFTP_READ), write=limits(Action.SSH_SFTP_WRITE))
+
     async def _admit(self, wish: Wish, access: Access, allow: Allow, now: datetime) -> Admitted | Deny | NeedsGrant:
         target, session = access.target, self._session(wish, access, allow, now)
         environment = target.scope.environment
@@ -246,8 +278,9 @@ class Admission:
             deny = Deny((f"You have a session open in {held}; environments do not touch. End it first.",))
             return await self._refuse(wish, access.identity, access.place, deny, now, target)
         try:
+            files = self._file_rights(access, allow.grant, now)
             await self._write(session, access, allow, now)
-            return Admitted(session, target, allow.grant, await self._record(session, wish, now), access)
+            return Admitted(session, target, allow.grant, await self._record(session, wish, now), access, files)
         except BaseException:
             await self._coordination.leave(session.identity, session.id)
             raise
@@ -315,7 +348,7 @@ class Admission:
             target=access.target.full_name,
             scope=access.target.scope,
             login=wish.login,
-            action=wish.action,
+            action=access.action,
             command=wish.command,
             grant_id=allow.grant.id,
             certificate_serial=wish.serial,

@@ -16,7 +16,8 @@ import structlog
 
 from bastion.access.admission import PRESENCE, Admission
 from bastion.core.errors import BastionError, NotFound
-from bastion.core.policy import Allow, Deny, NeedsGrant
+from bastion.core.files import FileRights
+from bastion.core.policy import FILE_ACTIONS, Allow, Deny, NeedsGrant
 from bastion.core.session import End, Session, warnings_due
 from bastion.ports import Clock, Coordination, Revocation, Store
 
@@ -40,6 +41,7 @@ class Watched:
     cut: Callable[[End], None]
     warn: Callable[[timedelta], None]
     looked_at: datetime
+    files: FileRights
     reviewed_at: datetime = datetime.min.replace(tzinfo=UTC)
     """Never yet: a revocation may have come between the decision and the watch, so the first review is soon."""
 
@@ -54,9 +56,19 @@ class Supervision:
         self._clock = clock
         self._watched: dict[str, Watched] = {}
 
-    def watch(self, session: Session, *, cut: Callable[[End], None], warn: Callable[[timedelta], None]) -> None:
-        """From now on ``cut`` is called when the session must end, and ``warn`` before its grant does."""
-        self._watched[session.id] = Watched(session, cut, warn, self._clock.now())
+    def watch(
+        self,
+        session: Session,
+        *,
+        cut: Callable[[End], None],
+        warn: Callable[[timedelta], None],
+        files: FileRights,
+    ) -> None:
+        """From now on ``cut`` is called when the session must end, and ``warn`` before its grant does.
+
+        ``files`` is what it was allowed to do with files; it ends when that would be less.
+        """
+        self._watched[session.id] = Watched(session, cut, warn, self._clock.now(), files)
 
     def unwatch(self, session: Session) -> None:
         """Idempotent."""
@@ -144,6 +156,7 @@ class Supervision:
         coordination in which nobody could be asked.
         """
         watched.reviewed_at = self._clock.now()
+        files = FileRights()
         try:
             grant = await self._store.grant(watched.session.grant_id)
             if grant.revoked_at is not None:
@@ -152,6 +165,8 @@ class Supervision:
             if grant.ends_at > watched.session.until:
                 watched.session = replace(watched.session, until=grant.ends_at)
             decision = await self._admission.still_allowed(watched.session)
+            if watched.session.action in FILE_ACTIONS:
+                files = await self._admission.file_rights(watched.session, grant)
         except NotFound:
             watched.cut(End.REVOKED)
             return
@@ -161,7 +176,8 @@ class Supervision:
             return
         match decision:
             case Allow():
-                return
+                if not watched.files.are_no_wider_than(files):
+                    watched.cut(End.POLICY)
             case NeedsGrant():
                 watched.cut(End.EXPIRED if watched.session.until <= self._clock.now() else End.POLICY)
             case Deny():

@@ -11,7 +11,7 @@ from enum import StrEnum
 from bastion.core.errors import Refused
 from bastion.core.geofence import Address, Network
 from bastion.core.identity import Identity, IdentityId, IdentityKind
-from bastion.core.policy import Action, Demands
+from bastion.core.policy import FILE_ACTIONS, Action, Demands
 from bastion.core.target import Scope
 
 MIN_DURATION = timedelta(minutes=1)
@@ -131,6 +131,8 @@ class Request:
     """The agreed start; without one the clock starts when it is approved."""
     network: Network | None = None
     """Narrows from where it may be used; None leaves it to the region's fence."""
+    paths: frozenset[str] = frozenset()
+    """Narrows it to files of the target, see `Grant.paths`."""
     ticket: str = ""
     extends: str | None = None
     break_glass: bool = False
@@ -252,6 +254,9 @@ class Grant:
     crossing: bool = False
     revoked_at: datetime | None = None
     network: Network | None = None
+    paths: frozenset[str] = frozenset()
+    """As `bastion.core.files.parse_paths` returns them. With any, it covers reading and writing files in them and
+    nothing else; with none it is not narrowed."""
     basis: Basis = Basis.REVIEWED
 
     def is_live(self, now: datetime) -> bool:
@@ -297,6 +302,8 @@ class Grant:
             return f"is for the login {_listed(self.logins)}, not {login}"
         if action not in self.actions:
             return f"does not include {action}"
+        if self.paths and action not in FILE_ACTIONS:
+            return f"is for files in {_listed(self.paths)}, not for {action}"
         if self.network is not None and not _is_within(address, self.network):
             return f"may be used from {self.network} only"
         if self.revoked_at is not None:

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, assert_never
 
+from bastion.core.files import Limits
 from bastion.core.geofence import Fence, Outside, Place
 from bastion.core.hours import Hours
 from bastion.core.identity import Identity
@@ -51,6 +52,10 @@ SSH_ACTIONS = frozenset(
     }
 )
 """What a grant includes when nobody said otherwise. The rest is asked for by name, and a person answers."""
+
+
+FILE_ACTIONS = frozenset({Action.SSH_SFTP_READ, Action.SSH_SFTP_WRITE})
+"""What can be limited to paths: everything else could leave them."""
 
 
 class Power(StrEnum):
@@ -123,6 +128,8 @@ class Permitted:
 
     policies: tuple[str, ...]
     demands: Demands = Demands()
+    limits: Limits = Limits()
+    """Of files that are read or written, where that was asked about."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,6 +184,7 @@ def grant_from(request: Request, by: tuple[Identity, ...], now: datetime) -> Gra
         reason=request.reason,
         crossing=request.crossing,
         network=request.network,
+        paths=request.paths,
         basis=basis_of(request),
     )
 

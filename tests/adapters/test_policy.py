@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from bastion.adapters.policy import CedarPolicies, schema_text
 from bastion.adapters.policy.statements import split
 from bastion.core.errors import ConfigError
+from bastion.core.files import Limits, Paths
 from bastion.core.geofence import Fence, Place, parse_address
 from bastion.core.grant import Grant
 from bastion.core.hours import Hours
@@ -125,6 +126,7 @@ def test_a_forbid_wins_over_a_grant_and_is_named() -> None:
         ({"actions": frozenset({Action.SSH_EXEC})}, "Grant g-1 does not include ssh:shell."),
         ({"ends_at": NOW}, "Grant g-1 ended at 2026-03-02 09:30:00 UTC."),
         ({"revoked_at": NOW}, "Grant g-1 was revoked at 2026-03-02 09:30:00 UTC."),
+        ({"paths": frozenset({"/var/log/"})}, "Grant g-1 is for files in /var/log/, not for ssh:shell."),
     ],
 )
 def test_a_grant_of_something_else_opens_nothing(catalogue: Catalogue, change: dict[str, Any], reason: str) -> None:
@@ -477,6 +479,62 @@ def test_a_demand_that_cannot_be_read_is_a_mistake(catalogue: Catalogue, annotat
     with pytest.raises(ConfigError) as caught:
         CedarPolicies(f'{TEMPLATE} @id("a") {annotation} {ASKING}', catalogue)
     assert sentence in str(caught.value)
+
+
+LIMITING = (
+    POLICY
+    + """@id("uploads") @paths("/srv/upload/**, /tmp/x") @max_file_size("100MiB")
+permit (principal in Group::"contractors", action == Action::"ssh:sftp_write", resource in Environment::"staging");
+@id("files") @paths("/srv/") @max_file_size("1GiB")
+permit (principal, action in [Action::"ssh:sftp_read", Action::"ssh:sftp_write"], resource);
+"""
+)
+
+
+def test_a_permit_limits_the_files_of_what_a_grant_opens(catalogue: Catalogue) -> None:
+    srv, uploads = Paths(frozenset({"/srv/"})), Paths(frozenset({"/srv/upload/", "/tmp/x"}))
+
+    def limits(access: Access) -> Limits:
+        ruling = ask(LIMITING, access)
+        assert isinstance(ruling, Permitted)
+        return ruling.limits
+
+    assert limits(wish(action=Action.SSH_SFTP_WRITE)) == Limits(frozenset({srv, uploads}), 100 << 20)
+    assert limits(wish(action=Action.SSH_SFTP_READ)) == Limits(frozenset({srv}), 1 << 30)
+    assert limits(wish(target=LIVE, action=Action.SSH_SFTP_WRITE)) == Limits(frozenset({srv}), 1 << 30)
+    assert limits(wish(action=Action.SSH_EXEC)) == Limits()
+
+
+def test_a_permit_that_limits_files_opens_none() -> None:
+    access = wish(action=Action.SSH_SFTP_READ)
+    other = replace(grant_for(access), actions=frozenset({Action.SSH_SHELL}))
+    assert isinstance(CedarPolicies(LIMITING, make_catalogue()).may_connect(access, other, NOW), NotPermitted)
+
+
+@pytest.mark.parametrize(
+    ("action", "annotation", "sentence"),
+    [
+        ('== Action::"ssh:sftp_read"', '@paths("srv/")', "'srv/' is not a path"),
+        ('== Action::"ssh:sftp_read"', '@paths("/srv/,")', "'' is not a path"),
+        ('== Action::"ssh:sftp_read"', '@paths("/")', "is no limit"),
+        ('== Action::"ssh:sftp_read"', '@max_file_size("100MB")', "as in 100MiB"),
+        ('== Action::"ssh:sftp_read"', '@max_size("1MiB")', "did you mean @max_file_size?"),
+        ('== Action::"ssh:shell"', '@paths("/srv/")', "read on permits of ssh:sftp_read and ssh:sftp_write only"),
+        ('in Action::"connect"', '@paths("/srv/")', "read on permits of ssh:sftp_read and ssh:sftp_write only"),
+        ('in [Action::"ssh:sftp_read", Action::"ssh:exec"]', '@max_file_size("1MiB")', "no effect here"),
+        ('== Action::"request"', '@paths("/srv/")', "no effect here"),
+    ],
+)
+def test_a_limit_that_would_limit_nothing_is_a_mistake(
+    catalogue: Catalogue, action: str, annotation: str, sentence: str
+) -> None:
+    text = f'{TEMPLATE}@id("files")\n{annotation}\npermit (principal, action {action}, resource);'
+    with pytest.raises(ConfigError) as refused:
+        CedarPolicies(text, catalogue)
+    assert sentence in str(refused.value)
+    forbid = f'{TEMPLATE}@id("files") @paths("/srv/") forbid (principal, action == Action::"ssh:sftp_read", resource);'
+    with pytest.raises(ConfigError):
+        CedarPolicies(forbid, catalogue)
 
 
 def test_a_break_glass_is_never_automatic(catalogue: Catalogue) -> None:

@@ -112,6 +112,7 @@ FULL_REQUEST = Request(
     withdrawn_at=NOW + timedelta(microseconds=1),
     starts_at=NOW + HOUR,
     network=ip_network("2001:db8::/32"),
+    paths=frozenset({"/var/log/", "/srv/é*"}),
     ticket="OPS-1",
     extends="g-other",
     break_glass=True,
@@ -134,6 +135,7 @@ FULL_GRANT = Grant(
     crossing=True,
     revoked_at=NOW,
     network=ip_network("192.0.2.0/24"),
+    paths=frozenset({"/etc/motd"}),
     basis=Basis.BREAK_GLASS,
 )
 FULL_SESSION = Session(

@@ -1,6 +1,6 @@
 """Relays between the client that started it and an sftp-server, through a watcher: ``sftp -D "python this …"``.
 
-Arguments: the sftp-server, a file for the lines, what the grant includes (``read,write``).
+Arguments: the sftp-server, a file for the lines, what the grant includes (``read,write``), paths that narrow it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from bastion.core.files import FileRights, Limits, parse_paths
 from bastion.core.sftp import SftpViolation, SftpWatch, Step
 
 
-def relay(server: str, transcript: Path, rights: str) -> int:
-    watch = SftpWatch(may_read="read" in rights, may_write="write" in rights)
+def relay(server: str, transcript: Path, rights: str, *paths: str) -> int:
+    limits = Limits().within_also(parse_paths(paths))
+    watch = SftpWatch(FileRights(limits if "read" in rights else None, limits if "write" in rights else None))
     with (
         transcript.open("a", encoding="utf-8") as lines,
         subprocess.Popen([server, "-e"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as target,
@@ -54,4 +56,4 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(relay(sys.argv[1], Path(sys.argv[2]), sys.argv[3]))
+    sys.exit(relay(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]))

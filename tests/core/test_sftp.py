@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bastion.core.files import FileRights, Limits
 from bastion.core.sftp import SftpViolation, SftpWatch, Step
 from bastion.core.sftp.packets import MAX_PACKET, MAX_PATH, quoted
 from bastion.core.sftp.transfer import Room, Transfer
@@ -41,8 +42,15 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+ALL = FileRights(read=Limits(), write=Limits())
+
+
+def rights(*, may_read: bool, may_write: bool) -> FileRights:
+    return FileRights(Limits() if may_read else None, Limits() if may_write else None)
+
+
 def greeted(*, may_read: bool = True, may_write: bool = True) -> SftpWatch:
-    watch = SftpWatch(may_read=may_read, may_write=may_write)
+    watch = SftpWatch(rights(may_read=may_read, may_write=may_write))
     assert watch.from_client(HELLO) == Step(to_target=HELLO)
     assert watch.from_target(WELCOME) == Step(to_client=WELCOME, lines=("sftp version 3",))
     return watch
@@ -175,7 +183,14 @@ def test_a_refusal_is_the_status_that_a_target_would_send() -> None:
     assert step == Step(
         to_client=packet(wire.STATUS, 5, 3, s(sentence), s(b"en")),
         lines=('sftp remove "/p" refused: your grant does not include ssh:sftp_write',),
+        says=("Your grant does not include ssh:sftp_write.",),
     )
+
+
+def test_why_something_is_refused_is_said_once_because_clients_do_not_show_it() -> None:
+    watch = greeted(may_write=False)
+    assert watch.from_client(packet(wire.REMOVE, 5, P) + packet(wire.REMOVE, 6, P)).says
+    assert not watch.from_client(packet(wire.RMDIR, 7, P)).says
 
 
 @pytest.mark.parametrize(
@@ -242,7 +257,7 @@ def test_a_refusal_is_not_put_into_the_middle_of_a_packet() -> None:
 
 
 def test_the_target_is_asked_for_version_3_whatever_the_client_speaks() -> None:
-    watch = SftpWatch(may_read=True, may_write=True)
+    watch = SftpWatch(ALL)
     assert watch.from_client(packet(wire.INIT, 6, s(b"any"), s(b"1"))).to_target == HELLO
 
 
@@ -554,7 +569,7 @@ def test_a_client_cannot_open_without_bound() -> None:
     ],
 )
 def test_nothing_passes_until_both_speak_version_3(steps: list[tuple[str, bytes]], sentence: str) -> None:
-    watch = SftpWatch(may_read=True, may_write=True)
+    watch = SftpWatch(ALL)
     *before, (side, data) = steps
     for each, good in before:
         (watch.from_client if each == "client" else watch.from_target)(good)
@@ -679,21 +694,21 @@ WHOLE = [1 << 30]
 def test_any_cutting_gives_the_same_bytes_and_the_same_lines(
     rounds: Rounds, order: int, cuts: list[int], may_read: bool, may_write: bool
 ) -> None:
-    script, _ = converse(rounds, order, SftpWatch(may_read=may_read, may_write=may_write))
-    whole = replay(script, WHOLE, SftpWatch(may_read=may_read, may_write=may_write))
+    script, _ = converse(rounds, order, SftpWatch(rights(may_read=may_read, may_write=may_write)))
+    whole = replay(script, WHOLE, SftpWatch(rights(may_read=may_read, may_write=may_write)))
     assert whole[3] == ""
     assert all(line.isprintable() for line in whole[2])
-    assert replay(script, cuts, SftpWatch(may_read=may_read, may_write=may_write)) == whole
+    assert replay(script, cuts, SftpWatch(rights(may_read=may_read, may_write=may_write))) == whole
 
 
 @settings(deadline=None)
 @given(CONVERSATIONS, st.integers(0, 7), CUTS)
 def test_what_is_allowed_passes_byte_for_byte(rounds: Rounds, order: int, cuts: list[int]) -> None:
-    script, target = converse(rounds, order, SftpWatch(may_read=True, may_write=True))
+    script, target = converse(rounds, order, SftpWatch(ALL))
     passed = set(target.seen)
     allowed = [(side, _only(data, passed) if side == "client" else data) for side, data in script]
     allowed[:2] = script[:2]
-    to_target, to_client, _, end = replay(allowed, cuts, SftpWatch(may_read=True, may_write=True))
+    to_target, to_client, _, end = replay(allowed, cuts, SftpWatch(ALL))
     assert end == ""
     assert to_target == b"".join(data for side, data in allowed if side == "client")
     assert to_client == b"".join(data for side, data in allowed if side == "target")
@@ -711,8 +726,8 @@ CHANGING = {wire.WRITE, wire.SETSTAT, wire.FSETSTAT, wire.REMOVE, wire.MKDIR, wi
 def test_without_the_right_to_write_no_conversation_changes_anything(
     rounds: Rounds, order: int, cuts: list[int]
 ) -> None:
-    script, _ = converse(rounds, order, SftpWatch(may_read=True, may_write=False))
-    to_target, to_client, _, _ = replay(script, cuts, SftpWatch(may_read=True, may_write=False))
+    script, _ = converse(rounds, order, SftpWatch(FileRights(read=Limits())))
+    to_target, to_client, _, _ = replay(script, cuts, SftpWatch(FileRights(read=Limits())))
     for request in packets(to_target):
         assert request[4] not in CHANGING
         assert b"rename" not in request
@@ -727,14 +742,14 @@ def test_without_the_right_to_write_no_conversation_changes_anything(
 def test_a_damaged_stream_ends_the_same_way_whatever_the_cutting(
     rounds: Rounds, data: st.DataObject, cuts: list[int]
 ) -> None:
-    script, _ = converse(rounds, 0, SftpWatch(may_read=True, may_write=True))
+    script, _ = converse(rounds, 0, SftpWatch(ALL))
     which = data.draw(st.integers(0, len(script) - 1))
     side, stream = script[which]
     if stream:
         at = data.draw(st.integers(0, len(stream) - 1))
         script[which] = (side, stream[:at] + bytes([data.draw(st.integers(0, 255))]) + stream[at + 1 :])
-    whole = replay(script, WHOLE, SftpWatch(may_read=True, may_write=True))
-    assert replay(script, cuts, SftpWatch(may_read=True, may_write=True)) == whole
+    whole = replay(script, WHOLE, SftpWatch(ALL))
+    assert replay(script, cuts, SftpWatch(ALL)) == whole
     assert all(line.isprintable() for line in whole[2])
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from bastion.core.errors import Refused
+from bastion.core.files import Limits, Paths, parse_paths, parse_size
 from bastion.core.grant import parse_duration
 from bastion.core.hours import Hours
 from bastion.core.policy import Demands
@@ -17,6 +18,9 @@ T = TypeVar("T")
 
 KNOWN = frozenset({"approvals", "reviewers", "max_duration", "mfa", "auto", "reason", "ticket", "hours"})
 """Read on permits of ``request``, ``cross`` and ``break_glass``."""
+
+LIMITING = frozenset({"paths", "max_file_size"})
+"""Read on permits of ``ssh:sftp_read`` and ``ssh:sftp_write``."""
 
 MAX_APPROVALS = 9
 """A two-digit number is a typing mistake: nobody finds ten reviewers in the time a grant lasts."""
@@ -54,6 +58,18 @@ def read(annotations: Mapping[str, str]) -> Demands:
     )
 
 
+def read_limits(annotations: Mapping[str, str]) -> Limits:
+    """What one permit limits files to.
+
+    Raises:
+        ValueError: an annotation cannot be read; the sentence names it.
+    """
+    return Limits(
+        within=_read("paths", annotations, _paths, frozenset()),
+        max_size=_read("max_file_size", annotations, parse_size, None),
+    )
+
+
 def _read(name: str, annotations: Mapping[str, str], parse: Callable[[str], T], absent: T) -> T:
     if (text := annotations.get(name)) is None:
         return absent
@@ -79,6 +95,13 @@ def _groups(text: str) -> frozenset[str]:
 def _duration(text: str) -> timedelta:
     try:
         return parse_duration(text)
+    except Refused as refused:
+        raise ValueError(refused.public) from None
+
+
+def _paths(text: str) -> frozenset[Paths]:
+    try:
+        return frozenset({Paths(parse_paths(text.split(",")))})
     except Refused as refused:
         raise ValueError(refused.public) from None
 

@@ -22,6 +22,7 @@ from bastion.adapters.policy import facts, nearmiss
 from bastion.adapters.policy.facts import Json
 from bastion.adapters.policy.rules import TEMPLATE, Rule, read
 from bastion.adapters.policy.schema import schema
+from bastion.core import files
 from bastion.core.geofence import Place
 from bastion.core.grant import Grant
 from bastion.core.identity import Identity, IdentityId
@@ -158,7 +159,8 @@ class CedarPolicies:
         if demands is None:
             both = " and ".join(ids)
             return NotPermitted((f"Policies {both} ask for reviewers of different groups, so nobody can review it.",))
-        return Permitted(ids, demands)
+        limits = files.strictest([self._rules[reason].limits for reason in reasons if reason in self._rules])
+        return Permitted(ids, demands, limits)
 
     def _link(self, grant_id: str, whose: IdentityId, resource: facts.Resource) -> cedarpy.PolicySet:
         slots = {"?principal": facts.identity_uid(whose), "?resource": resource.uid}

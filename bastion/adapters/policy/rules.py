@@ -14,7 +14,8 @@ from bastion.adapters.policy import demands, names
 from bastion.adapters.policy.schema import schema, words
 from bastion.adapters.policy.statements import MAX_LINKS, MAX_NESTING, Statement, split, syntax_problems, unbearable
 from bastion.core.errors import ConfigError
-from bastion.core.policy import Demands
+from bastion.core.files import Limits
+from bastion.core.policy import FILE_ACTIONS, Demands
 from bastion.core.target import Catalogue
 
 TEMPLATE = "connect-with-grant"
@@ -34,17 +35,22 @@ _REMARKS = frozenset({"id", "description"})
 _FOLLOW_UP = "unable to find an applicable action given the policy scope constraints"
 _BREAK_GLASS = pst.EntityUid(pst.EntityType("Action"), "break_glass")
 _DEMANDING = (*(pst.EntityUid(pst.EntityType("Action"), name) for name in ("request", "cross")), _BREAK_GLASS)
+_OF_FILES = frozenset(pst.EntityUid(pst.EntityType("Action"), action) for action in FILE_ACTIONS)
+_FILES = " and ".join(sorted(FILE_ACTIONS))
 _CONNECT = pst.EntityUid(pst.EntityType("Action"), "connect")
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One policy of the file. ``demands`` are read of permits of ``request`` and are the least of all elsewhere."""
+    """One policy of the file. ``demands`` are read of permits of ``request`` and are the least of all elsewhere;
+    ``limits`` are read of permits of ``ssh:sftp_read`` and ``ssh:sftp_write``.
+    """
 
     id: str
     line: int
     body: pst.Template
     demands: Demands = Demands()
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +96,7 @@ def read(text: str, catalogue: Catalogue, source: str) -> Rules:
         body = bodies[number]
         found.extend((statement.line_of(word), sentence) for word, sentence in names.unknown(body, catalogue))
         try:
-            rules[number] = Rule(body.annotations.get("id", ""), statement.line, body, _demands(body))
+            rules[number] = Rule(body.annotations.get("id", ""), statement.line, body, *_demands_and_limits(body))
         except ValueError as error:
             if number not in invalid:  # of a misspelled action, it cannot be known which annotations it reads
                 found.append((statement.line_of(str(error).partition("(")[0]), str(error)))
@@ -177,18 +183,34 @@ def _is_connect_template(body: pst.Template) -> bool:
     )
 
 
-def _demands(body: pst.Template) -> Demands:
+def _demands_and_limits(body: pst.Template) -> tuple[Demands, Limits]:
     """Raises ValueError when an annotation is not known, stands where nobody reads it, or cannot be read."""
     for name in sorted(body.annotations.keys() - _REMARKS):
+        if name in demands.LIMITING:
+            if body.effect != "permit" or not _is_of_files(body.action):
+                raise ValueError(f"@{name}(…) has no effect here; it is read on permits of {_FILES} only")
+            continue
         if name not in demands.KNOWN:
-            raise ValueError(f"@{name}(…) is not a known annotation{_closest(name, demands.KNOWN | _REMARKS, '@')}")
+            known = demands.KNOWN | demands.LIMITING | _REMARKS
+            raise ValueError(f"@{name}(…) is not a known annotation{_closest(name, known, '@')}")
         if body.effect != "permit" or not any(_concerns(body.action, action) for action in _DEMANDING):
             raise ValueError(
                 f"@{name}(…) has no effect here; it is read on permits of request, cross and break_glass only"
             )
         if name == "auto" and _concerns(body.action, _BREAK_GLASS):
             raise ValueError("@auto(…) has no effect on break_glass, which opens at once and is reviewed afterwards")
-    return demands.read(body.annotations)
+    return demands.read(body.annotations), demands.read_limits(body.annotations)
+
+
+def _is_of_files(constraint: pst.ActionConstraint) -> bool:
+    """Whether it is about reading and writing files and nothing else: a shell would not know of the limits."""
+    match constraint:
+        case pst.ActionEq(entity):
+            return entity in _OF_FILES
+        case pst.ActionIn(entities):
+            return _OF_FILES.issuperset(entities)
+        case _:
+            return False
 
 
 def _concerns(constraint: pst.ActionConstraint, action: pst.EntityUid) -> bool:

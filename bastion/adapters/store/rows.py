@@ -147,6 +147,7 @@ def read_request(row: Row) -> Request:
         withdrawn_at=row.withdrawn_at,
         starts_at=row.starts_at,
         network=_read_network(row.network),
+        paths=row.paths,
         ticket=row.ticket,
         extends=row.extends,
         break_glass=row.break_glass,
@@ -170,6 +171,7 @@ def _permission_values(asked_or_given: Request | Grant) -> Values:
         "targets": asked_or_given.targets,
         "logins": asked_or_given.logins,
         "actions": asked_or_given.actions,
+        "paths": asked_or_given.paths,
         "reason": asked_or_given.reason,
         "crossing": asked_or_given.crossing,
     }
@@ -221,6 +223,7 @@ def read_grant(row: Row) -> Grant:
         crossing=row.crossing,
         revoked_at=row.revoked_at,
         network=_read_network(row.network),
+        paths=row.paths,
         basis=Basis(row.basis),
     )
 

@@ -58,6 +58,7 @@ def _permission() -> list[Column[object]]:
         Column("targets", Names, nullable=False),
         Column("logins", Names, nullable=False),
         Column("actions", Names, nullable=False),
+        Column("paths", Names, nullable=False),
         Column("reason", PlainText, nullable=False),
         Column("crossing", Boolean, nullable=False),
     ]

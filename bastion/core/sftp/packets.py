@@ -34,6 +34,8 @@ class Step:
     to_client: bytes = b""
     """The bastion's own refusals included."""
     lines: tuple[str, ...] = ()
+    says: tuple[str, ...] = ()
+    """Sentences for the client's standard error: OpenSSH's client shows no words of a STATUS."""
 
 
 class SftpViolation(Refused):
@@ -145,22 +147,28 @@ class Reader:
         path = self.string()
         if len(path) > MAX_PATH:
             raise NotPassedOn(f"a path is longer than {MAX_PATH} bytes")
+        if b"\0" in path:
+            raise NotPassedOn("a path has a zero byte, and where it ends would be a matter of opinion")
         return path
 
-    def attributes(self) -> str:
-        """Attributes (section 5) as ``size 0 owner 1000:1000 mode 0644 accessed … modified …``; often empty."""
-        flags, words = self.number(), []
+    def attributes(self) -> tuple[str, int | None]:
+        """Attributes (section 5) as ``size 0 owner 1000:1000 mode 0644 accessed … modified …``; often empty.
+
+        And the size by itself.
+        """
+        flags, words, size = self.number(), [], None
         if flags & ~(_SIZE | _OWNER | _MODE | _TIMES):
             raise NotPassedOn(f"the bastion does not know these attributes (flags {flags:#x})")
         if flags & _SIZE:
-            words.append(f"size {self.number(8)}")
+            size = self.number(8)
+            words.append(f"size {size}")
         if flags & _OWNER:
             words.append(f"owner {self.number()}:{self.number()}")
         if flags & _MODE:
             words.append(f"mode {self.number():04o}")
         if flags & _TIMES:
             words.append(f"accessed {_moment(self.number())} modified {_moment(self.number())}")
-        return " ".join(words)
+        return " ".join(words), size
 
     def skip_attributes(self) -> None:
         flags = self.number()
@@ -169,6 +177,10 @@ class Reader:
             for _ in range(self.number()):
                 self.string()
                 self.string()
+
+    def rest(self) -> bytes:
+        """What follows, without taking it."""
+        return self._packet[self._at :]
 
     def end(self) -> None:
         """Nothing may be left over: the other side might read it as something."""
@@ -235,7 +247,29 @@ def _count_names(reader: Reader) -> int:
     return claimed
 
 
-def status(request_id: int, code: Status, message: str) -> bytes:
+def parse_name(packet: bytes) -> bytes | None:
+    """The path that a NAME gives to a REALPATH; None when it does not have exactly one."""
+    reader = Reader(packet, _ANSWER.size)
+    return reader.string() if reader.number() == 1 else None
+
+
+def parse_mode(packet: bytes) -> int | None:
+    """The mode in an ATTRS, with what kind of file it is (inode(7)); None when it is not there."""
+    reader = Reader(packet, _ANSWER.size)
+    if not (flags := reader.number()) & _MODE:
+        return None
+    for flag in (_SIZE, _OWNER):
+        if flags & flag:
+            reader.number(_ATTRIBUTE_SIZES[flag])
+    return reader.number()
+
+
+def question(kind: Kind, request_id: int, path: bytes) -> bytes:
+    """A request of our own about one path: a REALPATH or an LSTAT."""
+    return struct.pack(">IBII", 9 + len(path), kind, request_id, len(path)) + path
+
+
+def status(request_id: int, code: int, message: str) -> bytes:
     """A STATUS packet of our own (section 7)."""
     text = message.encode()
     body = struct.pack(">BIII", Kind.STATUS, request_id, code, len(text)) + text + struct.pack(">I2s", 2, b"en")

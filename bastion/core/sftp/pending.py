@@ -8,6 +8,7 @@ from typing import assert_never
 
 from bastion.core.sftp.opened import Opened
 from bastion.core.sftp.packets import Kind
+from bastion.core.sftp.requests import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,14 @@ class Opening:
     path: bytes
     flags: int | None
     """None for a directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examining:
+    """A request that has not passed: the target is being asked where its paths lead."""
+
+    text: str
+    request: Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +69,14 @@ class Closing:
 
 
 @dataclass(frozen=True, slots=True)
-class RefusedHere:
+class AnsweredHere:
     """A request that did not pass; its answer waits for those of the requests before it."""
 
     packet: bytes
 
 
 Passed = Asked | Opening | Reading | Writing | Listing | Closing
-Pending = Passed | RefusedHere
+Pending = Passed | Examining | AnsweredHere
 
 
 def opened_of(pending: dict[int, Pending]) -> Iterator[Opened]:
@@ -76,7 +85,7 @@ def opened_of(pending: dict[int, Pending]) -> Iterator[Opened]:
         match each:
             case Reading(opened) | Writing(opened) | Listing(opened) | Closing(opened):
                 yield opened
-            case Asked() | Opening() | RefusedHere():
+            case Asked() | Opening() | Examining() | AnsweredHere():
                 pass
             case _:
                 assert_never(each)

@@ -50,6 +50,17 @@ class Request:
     detail: str
     flags: int | None
     """Of OPEN alone."""
+    reach: int | None
+    """How large it makes the file, or how far into it a copy goes; None where it changes no size."""
+    extension: bytes
+    rest: bytes
+    """What follows its paths."""
+
+    def at(self, paths: tuple[bytes, ...]) -> bytes:
+        """The packet that asks the same of other paths, as many as it has."""
+        name = () if self.kind != Kind.EXTENDED else (self.extension,)
+        body = b"".join(struct.pack(">I", len(string)) + string for string in (*name, *paths)) + self.rest
+        return struct.pack(">IBI", 5 + len(body), self.kind, self.id) + body
 
     def describe(self, names: tuple[str, ...]) -> str:
         """``rename "/a" to "/b"``, ``open "/a" read``; ``names`` are those of the objects, quoted."""
@@ -99,6 +110,9 @@ _FORMS: Mapping[int, _Form] = {
     Kind.SYMLINK: _Form("symlink", "pp", Needs.WRITE, joint="as"),
 }
 
+_UNKNOWN = 1 << 64
+"""Bytes: how far a copy goes that ends where the file does."""
+
 _EXTENSIONS: Mapping[bytes, _Form] = {
     b"posix-rename@openssh.com": _Form("rename", "pp", Needs.WRITE),
     b"hardlink@openssh.com": _Form("hardlink", "pp", Needs.WRITE, joint="as"),
@@ -121,7 +135,7 @@ def parse_request(packet: bytes) -> Request | Unsupported:
     Raises:
         SftpViolation: it is damaged.
     """
-    reader, kind = Reader(packet), packet[4]
+    reader, kind, name = Reader(packet), packet[4], b""
     request_id = reader.number()
     if kind == Kind.EXTENDED:
         name = reader.string()
@@ -131,22 +145,24 @@ def parse_request(packet: bytes) -> Request | Unsupported:
     if form is None:
         return Unsupported(request_id, unknown, "the bastion does not know this request")
     try:
-        return _parse(form, request_id, kind, reader)
+        return _parse(form, request_id, kind, name, reader)
     except NotPassedOn as reason:
         return Unsupported(request_id, form.verb, str(reason))
 
 
-def _parse(form: _Form, request_id: int, kind: int, reader: Reader) -> Request:
+def _parse(form: _Form, request_id: int, kind: int, extension: bytes, reader: Reader) -> Request:
     paths, handles, numbers, words = [], [], [], []
-    needs, flags = form.needs, None
+    needs, flags, reach, rest = form.needs, None, None, b""
     for field in form.fields:
         match field:
             case "p":
                 paths.append(reader.path())
+                rest = reader.rest()
             case "h":
                 handles.append(reader.handle())
             case "a":
-                words.append(reader.attributes())
+                attributes, reach = reader.attributes()
+                words.append(attributes)
             case "f":
                 flags = reader.number()
                 needs = _needs_of(flags)
@@ -158,10 +174,12 @@ def _parse(form: _Form, request_id: int, kind: int, reader: Reader) -> Request:
     reader.end()
     if numbers:
         start, length, destination = numbers
+        reach = max(start, destination) + length if length else _UNKNOWN
         words.append(f"{length or 'all'} bytes from offset {start} to offset {destination}, at the target")
     return Request(
         id=request_id, kind=kind, verb=form.verb, needs=needs, answer=form.answer, paths=tuple(paths),
-        handles=tuple(handles), joint=form.joint, detail=" ".join(filter(None, words)), flags=flags,
+        handles=tuple(handles), joint=form.joint, detail=" ".join(filter(None, words)), flags=flags, reach=reach,
+        extension=extension, rest=rest,
     )  # fmt: skip
 
 

@@ -6,16 +6,20 @@ size and digest when their file is closed. So whatever ends the session, nothing
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum, auto
 from typing import assert_never
 
+from bastion.core.files import FileRights, Limits
 from bastion.core.policy import Action
+from bastion.core.sftp.examination import Answered, Barred, Cleared, Examiner, Failed, Finding, Turn
 from bastion.core.sftp.flow import Flow, Ruling
 from bastion.core.sftp.opened import Opened, open_directory, open_file
 from bastion.core.sftp.packets import (
     VERSION,
     Answer,
     Kind,
+    OpenFlag,
     Reader,
     SftpViolation,
     Status,
@@ -26,14 +30,15 @@ from bastion.core.sftp.packets import (
     status,
 )
 from bastion.core.sftp.pending import (
+    AnsweredHere,
     Asked,
     Closing,
+    Examining,
     Listing,
     Opening,
     Passed,
     Pending,
     Reading,
-    RefusedHere,
     Writing,
     opened_of,
 )
@@ -58,29 +63,42 @@ class _Stage(Enum):
 class SftpWatch:
     """One SFTP conversation. Values in, values out: the caller records and delivers each `Step`, in that order.
 
-    With neither right everything is refused.
+    With neither right everything is refused. Where paths are limited, one request at a time is examined before it
+    passes (`examination`); those that name paths wait for it, those on open files do not.
     """
 
-    def __init__(self, *, may_read: bool, may_write: bool) -> None:
-        read = None if may_read else Action.SSH_SFTP_READ
-        write = None if may_write else Action.SSH_SFTP_WRITE
+    def __init__(self, rights: FileRights) -> None:
+        read = None if rights.read else Action.SSH_SFTP_READ
+        write = None if rights.write else Action.SSH_SFTP_WRITE
+        self._read, self._write = rights.read or Limits(), rights.write or Limits()
+        self._examiner = Examiner(rights)
+        self._due = b""
+        """What the target is to be sent when no packet of the client's is on its way."""
         self._missing = {
             Needs.READ: read,
             Needs.WRITE: write,
             Needs.BOTH: read or write,
             Needs.EITHER: read if write else None,
         }
-        self._client = Flow(judge=self._request, between=lambda: b"")
+        self._client = Flow(judge=self._request, between=self._take_due)
         self._target = Flow(judge=self._answer, between=self._after_answer)
         self._stage = _Stage.NEW
         self._pending: dict[int, Pending] = {}
         """By id, in the order of asking."""
-        self._refusals = 0
+        self._answers_due = 0
         self._handles: dict[bytes, Opened] = {}
         self._room = Room()
         self._delivering: Opened | None = None
         self._lines: list[str] = []
+        self._says: list[str] = []
+        self._said: set[str] = set()
+        """Each sentence is said once."""
         self._violation: SftpViolation | None = None
+
+    @property
+    def owes_the_target(self) -> bool:
+        """Whether something of what the client sent is still to be passed on."""
+        return self._examiner.is_busy or bool(self._due)
 
     def from_client(self, data: bytes) -> Step:
         """What ``data``, which the client sent, comes to.
@@ -102,7 +120,12 @@ class SftpWatch:
         self._handles, self._pending, self._delivering = {}, {}, None
         lines = [f"sftp left open {file.describe()}, incomplete" for file in opened]
         unanswered = [each.text for each in pending.values() if isinstance(each, Asked | Opening)]
-        return (*lines, *(f"sftp {text} not answered" for text in unanswered))
+        not_passed = [each.text for each in pending.values() if isinstance(each, Examining)]
+        return (
+            *lines,
+            *(f"sftp {text} not answered" for text in unanswered),
+            *(f"sftp {text} not passed on" for text in not_passed),
+        )
 
     def _step(self, flow: Flow, data: bytes) -> Step:
         if self._violation is not None:
@@ -117,10 +140,13 @@ class SftpWatch:
         return self._drain()
 
     def _drain(self) -> Step:
-        if self._refusals and not self._target.is_within_a_packet:
-            self._target.put(self._due_refusals())
+        if self._answers_due and not self._target.is_within_a_packet:
+            self._target.put(self._due_answers())
+        if self._due and not self._client.is_within_a_packet:
+            self._client.put(self._take_due())
         lines, self._lines = tuple(self._lines), []
-        return Step(self._client.drain(), self._target.drain(), lines)
+        says, self._says = tuple(self._says), []
+        return Step(self._client.drain(), self._target.drain(), lines, says)
 
     # ---------------------------------------------------------------------------------------------- from the client
 
@@ -162,6 +188,8 @@ class SftpWatch:
             return self._refuse_handle(piece.id, "write" if writes else "read")
         if (missing := self._missing[Needs.WRITE if writes else Needs.READ]) is not None:
             return self._refuse_right(piece.id, f"{'write' if writes else 'read'} {opened.name}", missing)
+        if writes and self._write.exceeded_by(piece.offset + piece.length):
+            return self._refuse_size(piece.id, f"write {opened.name}", self._write)
         opened.asked += 1
         if writes:
             self._pending[piece.id] = Writing(opened)
@@ -179,8 +207,24 @@ class SftpWatch:
         text = request.describe(tuple(file.name for file in opened) + tuple(map(quoted, request.paths)))
         if (missing := self._missing[request.needs]) is not None:
             return self._refuse_right(request.id, text, missing)
+        if (exceeded := self._exceeded(request)) is not None:
+            return self._refuse_size(request.id, text, exceeded)
+        if self._examiner.concerns(request):
+            return self._examine(request, text)
         self._pending[request.id] = self._pass_on(request, text, opened)
         return _pass
+
+    def _exceeded(self, request: Request) -> Limits | None:
+        """The limits that are exceeded by what ``request`` makes of a file's size.
+
+        Where a file that is opened to append ends, its offsets do not say.
+        """
+        if self._write.max_size is not None and (request.flags or 0) & OpenFlag.APPEND:
+            return self._write
+        if request.reach is None or request.needs not in (Needs.WRITE, Needs.BOTH):
+            return None
+        limits = (self._write,) if request.needs is Needs.WRITE else (self._write, self._read)
+        return next((each for each in limits if each.exceeded_by(request.reach)), None)
 
     def _pass_on(self, request: Request, text: str, opened: list[Opened]) -> Passed:
         if request.kind == Kind.CLOSE:
@@ -202,12 +246,66 @@ class SftpWatch:
     def _refuse_handle(self, request_id: int, verb: str) -> Ruling:
         return self._refuse(request_id, verb, Status.FAILURE, "that handle is not open")
 
-    def _refuse(self, request_id: int, text: str, code: Status, reason: str) -> Ruling:
+    def _refuse_size(self, request_id: int, text: str, limits: Limits) -> Ruling:
+        return self._refuse(request_id, text, Status.PERMISSION_DENIED, _too_large(limits))
+
+    def _refuse(self, request_id: int, text: str, code: Status, reason: str, public: str = "") -> Ruling:
         self._lines.append(f"sftp {text} refused: {reason}")
+        return self._answer_here(request_id, self._refusal(request_id, text, code, public or reason))
+
+    def _refusal(self, request_id: int, text: str, code: Status, public: str) -> bytes:
+        if code is Status.PERMISSION_DENIED and public not in self._said:
+            self._said.add(public)
+            self._says.append(f"{public[0].upper()}{public[1:]}.")
         verb = text.partition(' "')[0]
-        self._pending[request_id] = RefusedHere(status(request_id, code, f"bastion: {reason} ({verb})"))
-        self._refusals += 1
+        return status(request_id, code, f"bastion: {public} ({verb})")
+
+    def _answer_here(self, request_id: int, packet: bytes) -> bytes:
+        """``packet`` is the answer, when it is its turn; nothing goes to the target."""
+        self._pending[request_id] = AnsweredHere(packet)
+        self._answers_due += 1
         return b""
+
+    # ---------------------------------------------------------------------------------------- where paths are limited
+
+    def _examine(self, request: Request, text: str) -> Ruling:
+        self._pending[request.id] = Examining(text, request)
+        return self._take(self._examiner.begin(request))
+
+    def _examined(self, answer: Answer, packet: bytes) -> Ruling:
+        """The target answered a question of ours, or one that the client had as well."""
+        turn = self._examiner.go_on(answer, packet)
+        self._due += self._take(turn)
+        return _pass if turn.found and isinstance(turn.found[0][1], Answered) else b""
+
+    def _take(self, turn: Turn) -> bytes:
+        """What goes to the target: requests that may pass, and the next question."""
+        return b"".join(self._conclude_examination(request, finding) for request, finding in turn.found) + turn.question
+
+    def _conclude_examination(self, request: Request, finding: Finding) -> bytes:
+        text = request.describe(tuple(map(quoted, request.paths)))
+        match finding:
+            case Cleared(paths):
+                asked = f", asked for as {' and '.join(map(quoted, request.paths))}" if paths != request.paths else ""
+                request = replace(request, paths=paths)
+                text = request.describe(tuple(map(quoted, paths))) + asked
+                self._pending[request.id] = self._pass_on(request, text, [])
+                return request.at(paths)
+            case Barred(public, reason):
+                self._refuse(request.id, text, Status.PERMISSION_DENIED, reason, public)
+            case Failed(code):
+                self._lines.append(f"sftp {text} failed: {spell_status(code)}")
+                self._answer_here(request.id, status(request.id, code, spell_status(code)))
+            case Answered():
+                del self._pending[request.id]
+                self._lines.append(f"sftp {text}")
+            case _:
+                assert_never(finding)
+        return b""
+
+    def _take_due(self) -> bytes:
+        due, self._due = self._due, b""
+        return due
 
     # ---------------------------------------------------------------------------------------------- from the target
 
@@ -215,8 +313,10 @@ class SftpWatch:
         if self._stage is not _Stage.AGREED:
             return self._agree(head)
         answer = parse_answer(head)
+        if self._examiner.is_asking(answer.id):
+            return self._examined(answer, head)
         pending = self._pending.pop(answer.id, None)
-        if pending is None or isinstance(pending, RefusedHere):
+        if pending is None or isinstance(pending, AnsweredHere | Examining):
             raise SftpViolation(f"The target answered the SFTP request {answer.id}, which nobody asked.")
         if answer.kind == Kind.STATUS:
             self._conclude(pending, answer.value)
@@ -260,6 +360,8 @@ class SftpWatch:
             case Asked(_, expected) if answer.kind == expected:
                 pass
             case Reading(opened, offset, length) if answer.kind == Kind.DATA and answer.value <= length:
+                if self._read.exceeded_by(offset + answer.value):
+                    return self._withhold(opened, answer.id)
                 opened.read.begin(offset, answer.value)
                 self._delivering = opened
                 return opened.read.feed
@@ -269,6 +371,13 @@ class SftpWatch:
             case _:
                 raise SftpViolation(f"The target answered the SFTP request {answer.id} with what was not asked for.")
         return _pass
+
+    def _withhold(self, opened: Opened, request_id: int) -> Ruling:
+        """Data from beyond the size that may be read: it ends here."""
+        text = f"read {opened.name}"
+        self._lines.append(f"sftp {text} refused: {_too_large(self._read)}")
+        self._settle(opened, "read", Status.PERMISSION_DENIED)
+        return self._refusal(request_id, text, Status.PERMISSION_DENIED, _too_large(self._read))
 
     def _open(self, opening: Opening, handle: bytes) -> None:
         if handle in self._handles:
@@ -294,19 +403,23 @@ class SftpWatch:
         if self._delivering is not None:
             opened, self._delivering = self._delivering, None
             self._settle(opened, "read", Status.OK)
-        return self._due_refusals() if self._refusals else b""
+        return self._due_answers() if self._answers_due else b""
 
-    def _due_refusals(self) -> bytes:
+    def _due_answers(self) -> bytes:
         """Refusals in the order of asking, as far as no request before them waits for the target."""
         due = []
         for request_id, pending in self._pending.items():
-            if not isinstance(pending, RefusedHere):
+            if not isinstance(pending, AnsweredHere):
                 break
             due.append((request_id, pending.packet))
         for request_id, _ in due:
             del self._pending[request_id]
-        self._refusals -= len(due)
+        self._answers_due -= len(due)
         return b"".join(packet for _, packet in due)
+
+
+def _too_large(limits: Limits) -> str:
+    return f"files of at most {limits.max_size} bytes are allowed, and no appending to them"
 
 
 def _pass(data: memoryview) -> None:

@@ -69,6 +69,7 @@ class Relay:
         self._target: asyncssh.SSHClientChannel[bytes] | None = None
         self._status: int | None = None
         self._signal: tuple[str, bool, str, str] | None = None
+        self._eof_is_due = False
         self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         """Resolved once; from then on nothing is handed on in either direction."""
 
@@ -130,6 +131,10 @@ class Relay:
             self._target.write(step.to_target)
         if step.to_client:
             self._client.write(step.to_client)
+        for sentence in step.says:
+            self.say(sentence)
+        if self._eof_is_due:
+            self.client_eof()
 
     def _violated(self, violation: SftpViolation) -> None:
         """Deliver what was right before the bad packet, and end: nothing of the packet itself is passed on."""
@@ -165,7 +170,11 @@ class Relay:
             self._target.send_break(msec)
 
     def client_eof(self) -> None:
-        if not self.ended.done() and self._target is not None:
+        """The client sent its last; a watch may have some of that still."""
+        if self.ended.done() or self._target is None:
+            return
+        self._eof_is_due = self._watch is not None and self._watch.owes_the_target
+        if not self._eof_is_due:
             self._target.write_eof()
 
     def target_eof(self) -> None:

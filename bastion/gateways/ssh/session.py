@@ -229,6 +229,7 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
             action=self._action,
             command=self._command,
             terminal=Terminal(self._pty.term if self._pty else "", columns, rows),
+            or_else=Action.SSH_SFTP_WRITE if self._subsystem is not None else None,
         )
 
     async def _serve(self, admitted: Admitted) -> Ended:
@@ -241,7 +242,7 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
             time=asyncio.get_running_loop().time,
             began=self._began,
         )
-        self._house.supervision.watch(admitted.session, cut=relay.cut, warn=relay.warn)
+        self._house.supervision.watch(admitted.session, cut=relay.cut, warn=relay.warn, files=admitted.files)
         self._opening = relay
         if self._gone:
             relay.client_closed()
@@ -322,8 +323,7 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
     def _watch(self, admitted: Admitted) -> SftpWatch | None:
         if self._subsystem is None:
             return None
-        actions = admitted.grant.actions
-        return SftpWatch(may_read=Action.SSH_SFTP_READ in actions, may_write=Action.SSH_SFTP_WRITE in actions)
+        return SftpWatch(admitted.files)
 
     async def _close(self, admitted: Admitted, ended: Ended) -> None:
         """End both sides, the recording, and the session's entry in the log, whatever happened before."""
