@@ -58,6 +58,14 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
+class Hop:
+    """A target of the same scope through which another one is reached, and the login that forwards there."""
+
+    login: str
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """An SSH host. ``host`` and ``port`` are where the bastion reaches it; people say ``full_name``.
 
@@ -74,6 +82,8 @@ class Target:
     host_ca: str | None = None
     algorithms: frozenset[str] = frozenset()
     """Names of `algorithms.LEGACY` that it may use besides the strong ones."""
+    via: Hop | None = None
+    """None: the bastion reaches it directly."""
 
     @property
     def full_name(self) -> str:

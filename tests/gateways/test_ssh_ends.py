@@ -7,7 +7,7 @@ import ipaddress
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from bastion.adapters.recordings.writing import FileRecorder
 from bastion.core.audit import Kind
 from bastion.core.errors import Unavailable
 from bastion.core.session import End
-from bastion.core.target import Target
 from bastion.ports import Revocation
 from tests.world import WEB_PRODUCTION, WEB_STAGING, World, person, until
 
@@ -232,34 +231,3 @@ async def test_a_crossing_grant_opens_both_and_is_an_event_of_its_own(bastion: W
         ran = await bastion.ssh(key, "-o", f"CertificateFile={copy}", f"deploy@{WEB_PRODUCTION}@bastion", "true")
         assert ran.status == 0, ran.err
     assert len(await bastion.events(Kind.ENVIRONMENT_CROSSED)) == 1
-
-
-BROKEN_TARGETS = {
-    "refused": (lambda t: replace(t, port=1), "refused the connection"),
-    "wrong host key": (lambda t: replace(t, host_keys=(_OTHER_KEY,)), "not the configured one"),
-    "a host that has no address": (lambda t: replace(t, host="no-such-host.invalid"), "cannot be reached"),
-}
-_OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
-
-
-@pytest.mark.parametrize(("change", "sentence"), BROKEN_TARGETS.values(), ids=list(BROKEN_TARGETS))
-async def test_a_target_that_cannot_be_reached_is_said_in_clear_words(
-    bastion: World, change: Callable[[Target], Target], sentence: str
-) -> None:
-    await bastion.grant(ADA)
-    key = await bastion.certify(ADA)
-    targets: Any = bastion.catalogue.targets
-    targets[WEB_STAGING] = change(targets[WEB_STAGING])
-    ran = await bastion.ssh(key, f"deploy@{WEB_STAGING}@bastion", "true")
-    assert (ran.status, sentence in ran.err) == (254, True), ran.err
-
-
-async def test_a_target_that_trusts_another_scope_is_told_the_line_to_add(bastion: World) -> None:
-    await bastion.grant(ADA)
-    key = await bastion.certify(ADA)
-    targets: Any = bastion.catalogue.targets
-    staging, production = targets[WEB_STAGING], targets[WEB_PRODUCTION]
-    targets[WEB_STAGING] = replace(staging, port=production.port, host_keys=production.host_keys)
-    ran = await bastion.ssh(key, f"deploy@{WEB_STAGING}@bastion", "true")
-    assert (ran.status, "staging/eu/deploy" in ran.err) == (254, True), ran.err
-    assert "TrustedUserCAKeys" in ran.err

@@ -9,7 +9,6 @@ and every other cipher, goes asyncssh's way, in its place. The private names are
 
 from __future__ import annotations
 
-import asyncio
 import os
 import struct
 import time
@@ -17,7 +16,7 @@ from typing import Any, cast
 
 import asyncssh
 from asyncssh.channel import SSHChannel, SSHClientChannel
-from asyncssh.connection import SSHConnection, _connect
+from asyncssh.connection import SSHConnection
 from asyncssh.constants import MSG_CHANNEL_DATA, MSG_CHANNEL_EOF, MSG_CHANNEL_EXTENDED_DATA, MSG_CHANNEL_WINDOW_ADJUST
 from asyncssh.encryption import Encryption, GCMEncryption
 from asyncssh.misc import MACError
@@ -388,14 +387,3 @@ class _Gathered:
 
 class TargetConnection(LeanConnection, asyncssh.SSHClientConnection):
     """The bastion's connection to a target."""
-
-
-async def connect(host: str, port: int, **options: Any) -> TargetConnection:
-    """`asyncssh.connect`, with a connection of ours."""
-    loop = asyncio.get_running_loop()
-    prepared = await asyncssh.SSHClientConnectionOptions.construct(None, host=host, port=port, **options)
-
-    def make() -> TargetConnection:
-        return TargetConnection(loop, prepared, wait="auth")
-
-    return await _connect(prepared, None, loop, 0, None, make, "Opening SSH connection to")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Collection
+from typing import Any
 
 import asyncssh
+from asyncssh.connection import _connect
 
 from bastion.access.certification import Certification
 from bastion.core.algorithms import (
@@ -17,13 +18,15 @@ from bastion.core.algorithms import (
     MACS,
     host_key_algorithms,
 )
-from bastion.core.certificate import certificate_line, parse_public_key, target_principal
-from bastion.core.errors import BastionError
+from bastion.core.certificate import certificate_line, parse_public_key
 from bastion.core.session import Session
-from bastion.core.target import Target, printable
-from bastion.gateways.ssh import lean
+from bastion.core.target import Target
 from bastion.gateways.ssh.algorithms import offered
+from bastion.gateways.ssh.hostproof import ProvenConnection
+from bastion.gateways.ssh.unreachable import Attempt, TargetUnreachable
 from bastion.ports import Signer
+
+__all__ = ["TargetUnreachable", "connect"]
 
 CONNECT_TIMEOUT = 10.0
 """Seconds to reach and log in to a target; a host in the same region answers in milliseconds."""
@@ -32,12 +35,14 @@ KEEPALIVE = 15
 """Seconds between keepalives to the target; four unanswered ones end the session."""
 
 
-class TargetUnreachable(BastionError):
-    """The target could not be reached or did not let the bastion in; no session was opened there."""
-
-
 async def connect(
-    target: Target, session: Session, *, certification: Certification, signer: Signer, permitted: Collection[str]
+    target: Target,
+    session: Session,
+    *,
+    certification: Certification,
+    signer: Signer,
+    permitted: Collection[str],
+    patience: float = CONNECT_TIMEOUT,
 ) -> asyncssh.SSHClientConnection:
     """Log in to ``target`` for one session, with a fresh key and a certificate for just that login.
 
@@ -50,26 +55,41 @@ async def connect(
     public = parse_public_key(key.export_public_key().decode())
     blob = await certification.for_target(session, public, permitted=permitted)
     certificate = asyncssh.import_certificate(certificate_line(blob, session.id))
+    attempt = Attempt(target, session.login, signer.target_authority(session.scope), patience)
+    made: list[ProvenConnection] = []
     try:
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            return await lean.connect(
-                target.host,
-                target.port,
-                username=session.login,
-                client_keys=[(key, certificate)],
-                known_hosts=_known_hosts(target),
-                config=None,
-                agent_path=None,
-                preferred_auth=["publickey"],
-                disable_trivial_auth=True,
-                compression_algs=None,
-                **_algorithms(target),
-                keepalive_interval=KEEPALIVE,
-                keepalive_count_max=4,
-                login_timeout=CONNECT_TIMEOUT,
-            )
+        async with asyncio.timeout(patience):
+            return await _log_in(target, made, username=session.login, client_keys=[(key, certificate)])
     except (OSError, asyncssh.Error, TimeoutError) as error:
-        raise TargetUnreachable(_sentence(error, target, session, signer), detail=str(error)) from None
+        raise attempt.failed(error, made[-1] if made else None) from None
+
+
+async def _log_in(target: Target, made: list[ProvenConnection], **options: Any) -> ProvenConnection:
+    """`asyncssh.connect`, with a connection of ours, which is in ``made`` as soon as there is one."""
+    loop = asyncio.get_running_loop()
+    prepared = await asyncssh.SSHClientConnectionOptions.construct(
+        None,
+        host=target.host,
+        port=target.port,
+        known_hosts=_known_hosts(target),
+        x509_trusted_certs=None,
+        config=None,
+        agent_path=None,
+        preferred_auth=["publickey"],
+        disable_trivial_auth=True,
+        compression_algs=None,
+        **_algorithms(target),
+        keepalive_interval=KEEPALIVE,
+        keepalive_count_max=4,
+        login_timeout=CONNECT_TIMEOUT,
+        **options,
+    )
+
+    def make() -> ProvenConnection:
+        made.append(ProvenConnection(loop, prepared, wait="auth"))
+        return made[-1]
+
+    return await _connect(prepared, None, loop, 0, None, make, "Opening SSH connection to")
 
 
 def _algorithms(target: Target) -> dict[str, list[str]]:
@@ -92,29 +112,3 @@ def _known_hosts(target: Target) -> tuple[list[asyncssh.SSHKey], list[asyncssh.S
         [asyncssh.import_public_key(target.host_ca)] if target.host_ca else [],
         [],
     )
-
-
-def _sentence(error: Exception, target: Target, session: Session, signer: Signer) -> str:
-    name = target.full_name
-    match error:
-        case TimeoutError():
-            return f"{name} did not answer within {CONNECT_TIMEOUT:.0f} seconds."
-        case asyncssh.HostKeyNotVerifiable():
-            return (
-                f"{name} showed a host key that is not the configured one, so nothing was sent to it. "
-                "If the host was reinstalled, its operator must put the new key into the bastion's configuration."
-            )
-        case asyncssh.PermissionDenied():
-            authority = base64.b64encode(signer.target_authority(session.scope)).decode()
-            return (
-                f"{name} does not accept the bastion's certificate for {session.login}. Its operator must add the line "
-                f"'ssh-ed25519 {authority}' to the file that TrustedUserCAKeys names, the line "
-                f"'{target_principal(session.scope, session.login)}' to the AuthorizedPrincipalsFile of "
-                f"{session.login}, and check the host's clock."
-            )
-        case ConnectionRefusedError():
-            return f"{name} refused the connection: no SSH server is listening there."
-        case asyncssh.Error():
-            return f"{name} ended the connection before the login was done: {printable(error.reason)}"
-        case _:
-            return f"{name} cannot be reached from the bastion."

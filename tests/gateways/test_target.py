@@ -1,0 +1,293 @@
+"""Reaching a target: how it proves itself, and what is read when it cannot be reached, each against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import json
+import socket
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import asyncssh
+import pytest
+import pytest_asyncio
+
+from bastion.core.audit import Kind
+from bastion.core.session import End
+from bastion.core.target import Target
+from bastion.gateways.ssh.hostproof import ProvenConnection
+from bastion.gateways.ssh.target import TargetUnreachable, connect
+from bastion.gateways.ssh.unreachable import Attempt
+from tests.services.ports import free_port
+from tests.services.sshd import Sshd, make_host_key, running_sshd
+from tests.world import WEB_STAGING, World, person, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ADA = person("ada")
+OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
+REFUSED = 254
+
+
+@dataclass
+class Visitor:
+    """Ada, who may reach `WEB_STAGING`, which is whatever server a test puts there."""
+
+    bastion: World
+    key: Path
+
+    async def visit(self, command: str = "echo here") -> tuple[int, str, str]:
+        """Exit status, what was printed, what was said."""
+        ran = await self.bastion.ssh(self.key, f"deploy@{WEB_STAGING}@bastion", command)
+        return ran.status, ran.out.decode(), ran.err
+
+    async def is_told(self) -> str:
+        """A visit that must fail; what was said, which is in the recording too, under a session that was ended."""
+        status, out, said = await self.visit()
+        assert (status, out) == (REFUSED, ""), said
+        await until(self._is_over)
+        session = (await self.bastion.store.sessions(limit=1))[0]
+        assert (session.end, session.exit_status) == (End.TARGET, REFUSED)
+        last = (await self.bastion.events(Kind.SESSION_ENDED))[-1]
+        assert last.session_id == session.id
+        said = said.removeprefix("bastion: ").strip()
+        assert json.dumps(said)[1:-1] in (await self.bastion.transcript(session)).decode()
+        return said
+
+    async def _is_over(self) -> bool:
+        return (await self.bastion.store.sessions(limit=1))[0].ended_at is not None
+
+    @contextmanager
+    def sshd(self, *extra: str, **how: Any) -> Iterator[Sshd]:
+        """A server that trusts staging, in the place of the target."""
+        folder = Path(tempfile.mkdtemp(dir=self.bastion.folder))
+        with running_sshd(folder, **{**self.bastion.staging_trusts(), "extra": extra, **how}) as sshd:
+            self.bastion.put_staging_at(sshd)
+            yield sshd
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def prepared(door: World) -> Visitor:
+    await door.grant(ADA)
+    return Visitor(door, await door.certify(ADA))
+
+
+@pytest.fixture
+def ada(prepared: Visitor) -> Iterator[Visitor]:
+    targets = cast(dict[str, Target], prepared.bastion.catalogue.targets)
+    before = dict(targets)
+    yield prepared
+    targets.update(before)
+
+
+@asynccontextmanager
+async def server(sends: bytes, *, closes: bool = True) -> AsyncIterator[int]:
+    """Something that takes connections, says ``sends``, and closes or says no more; its port."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(sends)
+        if not closes:
+            await reader.read(-1)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as listening:
+        yield listening.sockets[0].getsockname()[1]
+
+
+# ------------------------------------------------------------------------------------------------- nobody who answers
+
+
+async def test_a_port_where_nothing_listens(ada: Visitor) -> None:
+    ada.bastion.change_target(port=free_port())
+    assert await ada.is_told() == f"{WEB_STAGING} refused the connection: no SSH server is listening there."
+
+
+async def test_a_name_that_does_not_resolve(ada: Visitor) -> None:
+    ada.bastion.change_target(host="no-such-host.invalid")
+    expected = f"{WEB_STAGING} is not to be found: the name no-such-host.invalid does not resolve."
+    assert await ada.is_told() == expected
+
+
+async def test_a_host_that_no_route_leads_to(ada: Visitor) -> None:
+    attempt = Attempt(ada.bastion.catalogue.targets[WEB_STAGING], "deploy", b"", 10)
+    error = attempt.failed(OSError(errno.EHOSTUNREACH, "whatever"), None)
+    assert error.public == f"{WEB_STAGING} cannot be reached from the bastion: No route to host."
+
+
+async def test_something_else_than_ssh(ada: Visitor) -> None:
+    async with server(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 1000) as port:
+        ada.bastion.change_target(port=port)
+        expected = f"What answers at 127.0.0.1 port {port} is not an SSH server, so {WEB_STAGING} was not reached."
+        assert await ada.is_told() == expected
+
+
+async def test_a_server_that_hangs_up(ada: Visitor) -> None:
+    async with server(b"SSH-2.0-Broken\r\n") as port:
+        ada.bastion.change_target(port=port)
+        assert (await ada.is_told()).startswith(f"{WEB_STAGING} ended the connection before the login was done: ")
+
+
+async def _patiently(ada: Visitor, port: int) -> str:
+    """What is said after a patience that is short, for tests."""
+    await ada.visit("true")
+    session = (await ada.bastion.store.sessions(limit=1))[0]
+    target = replace(ada.bastion.catalogue.targets[WEB_STAGING], port=port)
+    certification, signer = ada.bastion.certification, ada.bastion.signer
+    with pytest.raises(TargetUnreachable) as failed:
+        await connect(target, session, certification=certification, signer=signer, permitted=(), patience=0.2)
+    return failed.value.public
+
+
+async def test_a_server_that_says_nothing(ada: Visitor) -> None:
+    async with server(b"SSH-2.0-Slow\r\n", closes=False) as port:
+        expected = f"{WEB_STAGING} took the connection and then said nothing for 0.2 seconds."
+        assert await _patiently(ada, port) == expected
+
+
+async def test_a_port_whose_packets_vanish(ada: Visitor) -> None:
+    """A listener whose queue is full drops what comes, as a firewall does (listen(2))."""
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for waiting in (first, second):
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        said = await _patiently(ada, full.getsockname()[1])
+    assert said == f"{WEB_STAGING} did not answer within 0.2 seconds: it is down, or a firewall is silent."
+
+
+# ------------------------------------------------------------------------------------------------- not the right host
+
+
+async def test_another_host_key_is_shown_with_the_line_that_would_make_it_right(ada: Visitor) -> None:
+    with ada.sshd() as sshd:
+        ada.bastion.change_target(host_keys=(OTHER_KEY,))
+        said = await ada.is_told()
+        assert f"'{sshd.host_key}'" in said
+        assert asyncssh.import_public_key(sshd.host_key).get_fingerprint() in said
+        assert not any("Accepted" in line or "publickey" in line for line in sshd.log()), "nothing was sent to it"
+        ada.bastion.change_target(host_keys=(OTHER_KEY, sshd.host_key))
+        assert (await ada.visit())[1] == "here\n"
+
+
+async def test_a_host_that_has_no_key_of_the_configured_kind(ada: Visitor) -> None:
+    with ada.sshd():
+        rsa = asyncssh.generate_private_key("ssh-rsa", key_size=2048).export_public_key().decode()
+        ada.bastion.change_target(host_keys=(rsa,))
+        said = await ada.is_told()
+        assert said.startswith(f"{WEB_STAGING} has no host key of a configured kind, only ssh-ed25519. ")
+        assert "host_keys" in said
+
+
+@dataclass
+class Authority:
+    """Signs host certificates, with OpenSSH's own tool."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.line = make_host_key(self.folder / "ca")
+        self._count = itertools.count()
+
+    def certified(self, *flags: str) -> dict[str, Path]:
+        """The arguments of a server with a new key and a certificate made with ``flags``."""
+        key = self.folder / f"host-{next(self._count)}"
+        key.with_suffix(".pub").write_text(make_host_key(key))
+        subprocess.run(
+            ["ssh-keygen", "-q", "-s", self.folder / "ca", "-I", "a host", *flags, key.with_suffix(".pub")], check=True
+        )
+        return {"host_key": key, "host_certificate": Path(f"{key}-cert.pub")}
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+async def test_a_host_authority_vouches_for_a_key_that_nobody_has_seen(ada: Visitor, authority: Authority) -> None:
+    with ada.sshd(**authority.certified("-h", "-n", "127.0.0.1")):
+        ada.bastion.change_target(host_keys=(), host_ca=authority.line)
+        assert (await ada.visit())[1] == "here\n"
+
+
+CERTIFICATES = [
+    pytest.param(["-h", "-n", "127.0.0.1", "-V", "20200101:20200102"], "which has expired", id="expired"),
+    pytest.param(["-h", "-n", "127.0.0.1", "-V", "20990101:20990102"], "which is not valid yet", id="not yet valid"),
+    pytest.param(["-h", "-n", "web-2.internal"], "which is not for 127.0.0.1", id="of another host"),
+    pytest.param(["-h"], "which names no host", id="of every host"),
+    pytest.param(["-n", "127.0.0.1"], "which is a user's", id="of a user"),
+]
+
+
+@pytest.mark.parametrize(("flags", "sentence"), CERTIFICATES)
+async def test_a_host_certificate_must_be(ada: Visitor, authority: Authority, flags: list[str], sentence: str) -> None:
+    with ada.sshd(**authority.certified(*flags)) as sshd:
+        ada.bastion.change_target(host_keys=(), host_ca=authority.line)
+        said = await ada.is_told()
+        assert said.startswith(f"{WEB_STAGING} showed a host certificate {sentence}"), said
+        assert not any("publickey" in line for line in sshd.log())
+
+
+async def test_another_authority_vouches_for_nobody(ada: Visitor, authority: Authority) -> None:
+    with ada.sshd(**authority.certified("-h", "-n", "127.0.0.1")):
+        ada.bastion.change_target(host_keys=(), host_ca=OTHER_KEY)
+        assert "which another authority signed than the configured host_ca" in await ada.is_told()
+
+
+# -------------------------------------------------------------------------------------------- no agreement, no welcome
+
+
+async def test_the_line_that_would_let_an_old_host_in_is_said(ada: Visitor) -> None:
+    with ada.sshd("KexAlgorithms ecdh-sha2-nistp256,diffie-hellman-group1-sha1"):
+        said = await ada.is_told()
+        assert said.startswith(f"{WEB_STAGING} and the bastion have no key exchange in common. It has only ecdh-sha2-")
+        assert "'algorithms: [ecdh-sha2-nistp256]'" in said
+
+
+async def test_a_host_that_has_nothing_safe_must_be_updated(ada: Visitor) -> None:
+    with ada.sshd("Ciphers aes256-cbc,3des-cbc"):
+        assert await ada.is_told() == (
+            f"{WEB_STAGING} and the bastion have no cipher in common. It has only aes256-cbc, 3des-cbc. "
+            "None of that is safe enough to be configured: the host's SSH server must be updated."
+        )
+
+
+@pytest.mark.parametrize(
+    ("extra", "beginning"),
+    [
+        pytest.param([], "does not accept the bastion's certificate for deploy", id="refused"),
+        pytest.param(["MaxAuthTries 1"], "ended the login as one failure too many (MaxAuthTries)", id="at once"),
+    ],
+)
+async def test_a_host_that_does_not_trust_the_bastion_is_told_what_to_trust(
+    ada: Visitor, extra: list[str], beginning: str
+) -> None:
+    with ada.sshd(*extra, user_authorities=[]):
+        said = await ada.is_told()
+        (authority,) = ada.bastion.staging_trusts()["user_authorities"]
+        assert said.startswith(f"{WEB_STAGING} {beginning}")
+        assert f"'{authority}' to the file that TrustedUserCAKeys names" in said
+        assert "'staging/eu/deploy' to the AuthorizedPrincipalsFile of deploy" in said
+
+
+# ------------------------------------------------------------------------------------------------ what is relied upon
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("_validate_host_key", ["host", "addr", "port", "key_data"]),
+        ("_validate_openssh_host_certificate", ["host", "addr", "port", "cert"]),
+    ],
+)
+async def test_what_is_overridden_exists_with_its_parameters(name: str, parameters: list[str]) -> None:
+    theirs, ours = getattr(asyncssh.SSHClientConnection, name), getattr(ProvenConnection, name)
+    for method in (theirs, ours):
+        assert list(method.__code__.co_varnames[1 : method.__code__.co_argcount]) == parameters
