@@ -71,6 +71,22 @@ def test_the_catalogue_has_the_tiers_fences_and_targets_of_the_file(site: Site) 
     assert catalogue.targets["web-1.staging.eu"].host_keys == (KEY,)
 
 
+def test_a_target_may_be_behind_another_which_may_be_behind_a_third(site: Site) -> None:
+    one = "  - {{name: {0}, environment: production, region: eu, host: {0}, logins: [tunnel], host_ca: {1}{2}}}\n"
+    site.edit("    # via: tunnel@jump-1 ", "    via: tunnel@jump-1 ")
+    site.edit(
+        "\npolicy: policy.cedar",
+        one.format("jump-1", KEY, ", via: tunnel@jump-2.production.eu")
+        + one.format("jump-2", KEY, "")
+        + "\npolicy: policy.cedar",
+    )
+    web = load(site.config).catalogue().targets["web-1.production.eu"]
+    assert web.via is not None
+    assert (web.via.login, web.via.target.name) == ("tunnel", "jump-1")
+    assert web.via.target.via is not None
+    assert web.via.target.via.target.host == "jump-2"
+
+
 def test_every_setting_is_shown_in_the_example() -> None:
     text = (EXAMPLE / "bastion.yaml").read_text()
 
@@ -364,6 +380,36 @@ MISTAKES = {
         "[acme]",
         "acme",
         "chat.slack.workspaces[0]: 'acme' must be a Slack team id, such as T012AB3CD",
+    ),
+    "hop that is no login and target": (
+        "    # via: tunnel@jump-1 ",
+        "    via: jump-1 ",
+        "via: jump-1",
+        "targets[1].via: 'jump-1' must be login@target, such as tunnel@jump-1.production.eu",
+    ),
+    "hop that is not there": (
+        "    # via: tunnel@jump-1 ",
+        "    via: deploy@web-2 ",
+        "via: deploy@web-2",
+        "targets[1].via: there is no target web-2.production.eu; did you mean web-1.production.eu?",
+    ),
+    "hop of another scope": (
+        "    # via: tunnel@jump-1 ",
+        "    via: deploy@web-1.staging.eu ",
+        "via: deploy@web-1",
+        "targets[1].via: web-1.staging.eu is in staging/eu: a hop is in the scope of what is behind it",
+    ),
+    "login that the hop has not": (
+        "    # via: tunnel@jump-1 ",
+        "    via: deploj@web-1 ",
+        "via: deploj@web-1",
+        "targets[1].via: web-1.production.eu has no login deploj; did you mean deploy?",
+    ),
+    "target behind itself": (
+        "    # via: tunnel@jump-1 ",
+        "    via: deploy@web-1 ",
+        "via: deploy@web-1",
+        "targets[1].via: web-1.production.eu is behind itself: web-1.production.eu → web-1.production.eu",
     ),
     "algorithm that no target gets": (
         "    # algorithms: [diffie-hellman-group14-sha256] ",

@@ -89,8 +89,8 @@ def warnings(settings: Settings) -> Iterator[str]:
         first.setdefault(prefix, i)
     for i, target in enumerate(settings.targets):
         if target.algorithms:
-            name, old = target.target().full_name, ", ".join(sorted(target.algorithms))
-            yield f"targets[{i}].algorithms: lets {name} use what no other target may: {old}"
+            old = ", ".join(sorted(target.algorithms))
+            yield f"targets[{i}].algorithms: lets {target.full_name} use what no other target may: {old}"
 
 
 def _targets(readable: Readable) -> Iterator[Problem]:
@@ -102,16 +102,48 @@ def _targets(readable: Readable) -> Iterator[Problem]:
         ):
             if name not in (known := readable.names(section)):
                 yield Problem(("targets", i, key), f"there is no {key} {name}{_closest(name, known)}")
-        full_name = f"{entry.name}.{entry.environment}.{entry.region}"
-        if full_name in first:
-            yield Problem(("targets", i, "name"), f"{full_name} is there already, as targets[{first[full_name]}]")
-        first.setdefault(full_name, i)
+        name = entry.full_name
+        if name in first:
+            yield Problem(("targets", i, "name"), f"{name} is there already, as targets[{first[name]}]")
+        first.setdefault(name, i)
         if not entry.host_keys and entry.host_ca is None:
             yield Problem(
-                ("targets", i), f"{full_name} needs host_keys or host_ca: a host that cannot prove itself is no target"
+                ("targets", i), f"{name} needs host_keys or host_ca: a host that cannot prove itself is no target"
             )
         if not entry.logins:
             yield Problem(("targets", i, "logins"), "must name at least one login: empty means nobody")
+
+
+def _hops(readable: Readable) -> Iterator[Problem]:
+    """A hop is trusted as far as the scope whose keys open it, and no target is behind itself."""
+    listed = readable.listed("targets", TargetEntry)
+    entries = {entry.full_name: entry for entry in listed.values()}
+    if len(listed) < len(readable.raw.get("targets") or ()):
+        return  # the hop may be the one that could not be read
+    for i, entry in listed.items():
+        if entry.via is None or entry.hop is None:
+            continue
+        path, hop = ("targets", i, "via"), entries.get(entry.hop)
+        if hop is None:
+            yield Problem(path, f"there is no target {entry.hop}{_closest(entry.hop, entries)}")
+        elif hop.scope != entry.scope:
+            yield Problem(path, f"{hop.full_name} is in {hop.scope}: a hop is in the scope of what is behind it")
+        elif entry.via.login not in hop.logins:
+            yield Problem(
+                path, f"{hop.full_name} has no login {entry.via.login}{_closest(entry.via.login, hop.logins)}"
+            )
+
+        elif entry.full_name in (way := _way(entry, entries)):
+            yield Problem(path, f"{entry.full_name} is behind itself: {' → '.join([entry.full_name, *way])}")
+
+
+def _way(entry: TargetEntry, entries: Mapping[str, TargetEntry]) -> list[str]:
+    """The names of what ``entry`` is behind, nearest first, until one comes again."""
+    way: list[str] = []
+    while (hop := entries.get(entry.hop or "")) is not None and hop.full_name not in way:
+        way.append(hop.full_name)
+        entry = hop
+    return way
 
 
 def _regions(readable: Readable) -> Iterator[Problem]:
@@ -227,7 +259,7 @@ def _chat(readable: Readable) -> Iterator[Problem]:
 
 
 _CHECKS: tuple[Callable[[Readable], Iterator[Problem]], ...] = (
-    _targets, _regions, _environments, _issuers, _workloads, _signals, _geo, _listeners, _chat,
+    _targets, _hops, _regions, _environments, _issuers, _workloads, _signals, _geo, _listeners, _chat,
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,7 +34,7 @@ from bastion.config.values import HostPort
 from bastion.core.algorithms import LEGACY
 from bastion.core.geofence import Fence, Network
 from bastion.core.identity import ClaimMapping
-from bastion.core.target import Catalogue, Environment, Region, Scope, Target, catalogue_of
+from bastion.core.target import Catalogue, Environment, Hop, Region, Scope, Target, catalogue_of
 
 STORE_SCHEMES = ("sqlite", "postgresql")
 COORDINATION_SCHEMES = ("redis", "rediss", "unix")
@@ -110,6 +110,7 @@ Algorithms = Annotated[
         {"oneOf": [{"const": "legacy"}, {"type": "array", "items": {"enum": list(LEGACY)}, "uniqueItems": True}]}
     ),
 ]
+Via = Annotated[values.Via, *_setting(values.via, minLength=3)]
 FilePath = Annotated[
     Path,
     PlainValidator(lambda raw, info: _base(info) / values.text(raw)),
@@ -252,11 +253,26 @@ class TargetEntry(Section):
     algorithms: Algorithms = frozenset()
     """For a host that lacks the strong ones: ``legacy``, or the names of those of them that it needs."""
 
+    via: Via | None = None
+    """``login@target``: another target of the scope, through which the bastion reaches this one."""
+
     @property
     def scope(self) -> Scope:
         return Scope(self.environment, self.region)
 
-    def target(self) -> Target:
+    @property
+    def full_name(self) -> str:
+        return f"{self.name}.{self.environment}.{self.region}"
+
+    @property
+    def hop(self) -> str | None:
+        """The full name of the target that it is behind; a short one means one of its own scope."""
+        if self.via is None:
+            return None
+        name = self.via.target
+        return name if "." in name else f"{name}.{self.environment}.{self.region}"
+
+    def target(self, hop: Target | None) -> Target:
         return Target(
             name=self.name,
             scope=self.scope,
@@ -266,6 +282,7 @@ class TargetEntry(Section):
             host_keys=self.host_keys,
             host_ca=self.host_ca,
             algorithms=self.algorithms,
+            via=Hop(self.via.login, hop) if self.via and hop else None,
         )
 
 
@@ -423,8 +440,17 @@ class Settings(Section):
                 Region(name, Fence(frozenset(entry.fence.countries), entry.fence.networks))
                 for name, entry in self.regions.items()
             ),
-            (entry.target() for entry in self.targets),
+            self._targets(),
         )
+
+    def _targets(self) -> Iterator[Target]:
+        """Each with those that it is behind; the checks have found no circle."""
+        entries = {entry.full_name: entry for entry in self.targets}
+
+        def made(entry: TargetEntry) -> Target:
+            return entry.target(made(entries[entry.hop]) if entry.hop else None)
+
+        return map(made, self.targets)
 
     def secrets(self) -> dict[tuple[str | int, ...], Secret]:
         """Every reference, by the path of its setting."""

@@ -15,9 +15,10 @@ from urllib.parse import SplitResult, urlsplit
 
 from bastion.config.countries import COUNTRIES
 from bastion.core.algorithms import LEGACY, STRONG
+from bastion.core.errors import Refused
 from bastion.core.geofence import Network
 from bastion.core.identity import MAX_SUBJECT
-from bastion.core.target import LABEL, LOGIN
+from bastion.core.target import LABEL, LOGIN, parse_destination
 
 _HOST_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
 _HOST_NAME = re.compile(rf"{_HOST_LABEL}(?:\.{_HOST_LABEL})*")
@@ -98,6 +99,26 @@ def algorithms(raw: Any) -> frozenset[str]:
         if name not in LEGACY:
             raise ValueError(f"{_quote(name)} is not one that an old target can be given: {', '.join(LEGACY)}")
     return frozenset(raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Via:
+    """``login@target``: a hop, as it is written. The target's name may be short."""
+
+    login: str
+    target: str
+
+
+def via(raw: Any) -> Via:
+    """Who forwards, and where."""
+    written = text(raw)
+    try:
+        hop = parse_destination(written)
+    except Refused:
+        hop = None
+    if hop is None or hop.target is None or "@" not in written:
+        raise ValueError(f"{_quote(written)} must be login@target, such as tunnel@jump-1.production.eu")
+    return Via(hop.login, hop.target)
 
 
 def country(raw: Any) -> str:

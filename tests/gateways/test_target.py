@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -21,9 +21,9 @@ import pytest_asyncio
 
 from bastion.core.audit import Kind
 from bastion.core.session import End
-from bastion.core.target import Target
+from bastion.core.target import Hop, Target
 from bastion.gateways.ssh.hostproof import ProvenConnection
-from bastion.gateways.ssh.target import TargetUnreachable, connect
+from bastion.gateways.ssh.target import FORWARDING, TargetUnreachable, connect
 from bastion.gateways.ssh.unreachable import Attempt
 from tests.services.ports import free_port
 from tests.services.sshd import Sshd, make_host_key, running_sshd
@@ -275,6 +275,97 @@ async def test_a_host_that_does_not_trust_the_bastion_is_told_what_to_trust(
         assert said.startswith(f"{WEB_STAGING} {beginning}")
         assert f"'{authority}' to the file that TrustedUserCAKeys names" in said
         assert "'staging/eu/deploy' to the AuthorizedPrincipalsFile of deploy" in said
+
+
+# ------------------------------------------------------------------------------------------------- behind another host
+
+
+@contextmanager
+def jump(ada: Visitor, *extra: str, **how: Any) -> Iterator[Sshd]:
+    """A host of staging with a login for tunnels, through which the target is reached from now on."""
+    folder = Path(tempfile.mkdtemp(dir=ada.bastion.folder))
+    trusts = {**ada.bastion.staging_trusts(), "principals": {"tunnel": ["staging/eu/tunnel"]}}
+    with running_sshd(folder, **{**trusts, "extra": ["LogLevel VERBOSE", *extra], **how}) as sshd:
+        scope = ada.bastion.catalogue.targets[WEB_STAGING].scope
+        hop = Target("jump-1", scope, sshd.address, sshd.port, frozenset({"tunnel"}), (sshd.host_key,))
+        ada.bastion.change_target(via=Hop("tunnel", hop))
+        yield sshd
+
+
+async def test_a_target_behind_another_one_is_reached_through_it(ada: Visitor) -> None:
+    """Each with a certificate of its own, under the session's name; the hop forgets about it when the session ends."""
+    with jump(ada) as hop, ada.sshd() as target:
+        _, printed, _ = await ada.visit("echo $SSH_CONNECTION; sleep 0.1")
+        session = (await ada.bastion.store.sessions(limit=1))[0]
+        hop_ports = [line.split(" port ")[-1].split()[0] for line in hop.log() if "Connection from" in line]
+        assert printed.split()[1] not in hop_ports, "the target was reached by the hop, not by the bastion"
+        assert f"ID {session.id} " in hop.wait_for_log("Accepted publickey for tunnel")
+        assert f"ID {session.id} " in target.wait_for_log("Accepted publickey for deploy")
+        hop.wait_for_log("Disconnected from user tunnel")
+
+
+async def test_a_hop_is_permitted_to_forward_and_nothing_else(ada: Visitor) -> None:
+    """By its certificate, whatever its own configuration says."""
+    with jump(ada) as hop, ada.sshd():
+        await ada.visit("true")
+        session = (await ada.bastion.store.sessions(limit=1))[0]
+        via = ada.bastion.catalogue.targets[WEB_STAGING].via
+        assert via is not None
+        certification, signer = ada.bastion.certification, ada.bastion.signer
+        line = await connect(
+            via.target, replace(session, login="tunnel"),
+            certification=certification, signer=signer, permitted=FORWARDING,
+        )  # fmt: skip
+        with closing(line):
+            await line.open_connection("127.0.0.1", hop.port)
+            with pytest.raises(asyncssh.ChannelOpenError):
+                await line.create_process(term_type="xterm", request_pty="force")
+
+
+@pytest.mark.parametrize("forwarding", ["AllowTcpForwarding no", "PermitOpen none"])
+async def test_a_hop_that_does_not_forward_is_told_the_line_that_it_lacks(ada: Visitor, forwarding: str) -> None:
+    with jump(ada, forwarding), ada.sshd() as target:
+        said = await ada.is_told()
+        assert said.startswith(
+            f"jump-1.staging.eu, through which {WEB_STAGING} is reached, does not forward connections."
+        )
+        assert f"'PermitOpen 127.0.0.1:{target.port}'" in said
+
+
+async def test_a_target_that_is_down_behind_its_hop(ada: Visitor) -> None:
+    with jump(ada):
+        port = free_port()
+        ada.bastion.change_target(port=port)
+        said = await ada.is_told()
+        assert said.startswith(f"jump-1.staging.eu cannot reach {WEB_STAGING} at 127.0.0.1 port {port}: ")
+
+
+async def test_a_hop_must_prove_itself_as_any_target(ada: Visitor) -> None:
+    with jump(ada) as hop, ada.sshd() as target:
+        via = ada.bastion.catalogue.targets[WEB_STAGING].via
+        assert via is not None
+        ada.bastion.change_target(via=Hop("tunnel", replace(via.target, host_keys=(OTHER_KEY,))))
+        said = await ada.is_told()
+        assert said.startswith(f"On the way to {WEB_STAGING}: jump-1.staging.eu showed another host key")
+        assert not any("publickey" in line for line in hop.log())
+        assert not any("Connection from" in line for line in target.log())
+
+
+async def test_a_target_behind_a_hop_must_prove_itself_too(ada: Visitor) -> None:
+    """The hop could lead anywhere."""
+    with jump(ada), ada.sshd() as target:
+        ada.bastion.change_target(host_keys=(OTHER_KEY,))
+        assert (await ada.is_told()).startswith(f"{WEB_STAGING} showed another host key")
+        assert not any("publickey" in line for line in target.log())
+
+
+async def test_a_hop_that_does_not_trust_the_bastion_is_told_what_to_trust(ada: Visitor) -> None:
+    with jump(ada, user_authorities=[]), ada.sshd():
+        said = await ada.is_told()
+        assert said.startswith(
+            f"On the way to {WEB_STAGING}: jump-1.staging.eu does not accept the bastion's certificate"
+        )
+        assert "'staging/eu/tunnel' to the AuthorizedPrincipalsFile of tunnel" in said
 
 
 # ------------------------------------------------------------------------------------------------ what is relied upon

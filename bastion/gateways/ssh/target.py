@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 import asyncssh
@@ -31,6 +32,9 @@ __all__ = ["TargetUnreachable", "connect"]
 CONNECT_TIMEOUT = 10.0
 """Seconds to reach and log in to a target; a host in the same region answers in milliseconds."""
 
+FORWARDING = frozenset({"permit-port-forwarding"})
+"""The extension that a hop's certificate has (PROTOCOL.certkeys)."""
+
 KEEPALIVE = 15
 """Seconds between keepalives to the target; four unanswered ones end the session."""
 
@@ -46,11 +50,23 @@ async def connect(
 ) -> asyncssh.SSHClientConnection:
     """Log in to ``target`` for one session, with a fresh key and a certificate for just that login.
 
-    The certificate lets the connection do what ``permitted`` names and no more.
+    The certificate lets the connection do what ``permitted`` names and no more. A target behind another one is reached
+    through that one, which proves itself as any target does, gets a certificate for forwarding alone, and is left when
+    the connection ends.
 
     Raises:
         TargetUnreachable: with what the client should read, and what the operator must do.
     """
+    hop = None
+    if target.via is not None:
+        on_the_way = replace(session, login=target.via.login)
+        try:
+            hop = await connect(
+                target.via.target, on_the_way, certification=certification, signer=signer, permitted=FORWARDING,
+                patience=patience,
+            )  # fmt: skip
+        except TargetUnreachable as error:
+            raise TargetUnreachable(f"On the way to {target.full_name}: {error.public}", detail=str(error)) from None
     key = asyncssh.generate_private_key("ssh-ed25519")
     public = parse_public_key(key.export_public_key().decode())
     blob = await certification.for_target(session, public, permitted=permitted)
@@ -59,9 +75,17 @@ async def connect(
     made: list[ProvenConnection] = []
     try:
         async with asyncio.timeout(patience):
-            return await _log_in(target, made, username=session.login, client_keys=[(key, certificate)])
+            credentials = {"username": session.login, "client_keys": [(key, certificate)]}
+            connection = await _log_in(target, made, tunnel=hop or (), **credentials)
     except (OSError, asyncssh.Error, TimeoutError) as error:
         raise attempt.failed(error, made[-1] if made else None) from None
+    else:
+        connection.set_tunnel(hop)
+        hop = None
+        return connection
+    finally:
+        if hop is not None:
+            hop.abort()
 
 
 async def _log_in(target: Target, made: list[ProvenConnection], **options: Any) -> ProvenConnection:
