@@ -25,6 +25,7 @@ from bastion.gateways.ssh.line import NO_MORE, Line, Lines
 from bastion.gateways.ssh.plainlogin import Invitation
 from bastion.gateways.ssh.relay import REFUSED_STATUS, Ended, Relay, TargetSession, screen
 from bastion.gateways.ssh.target import TargetUnreachable
+from bastion.gateways.ssh.unfit import why_unfit
 from bastion.ports import Signer
 
 DRAIN = 30.0
@@ -195,6 +196,10 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
     async def _admit(self) -> Admitted | None:
         """Ask for the session; None when it was denied and the client was told why."""
         wish = self._wish()
+        if wish.command is not None and (reason := why_unfit(wish.command)) is not None:
+            await self._house.admission.refuse_forward(wish, reason)
+            self._refuse(reason)
+            return None
         decision = await self._house.admission.open(wish)
         if isinstance(decision, NeedsGrant) and await self._has_waited(wish):
             decision = await self._house.admission.open(wish)
