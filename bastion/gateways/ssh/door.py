@@ -19,7 +19,7 @@ from bastion.core.policy import Action
 from bastion.core.target import Catalogue, Scope, parse_destination, printable
 from bastion.gateways.listener import NamedTransport
 from bastion.gateways.ssh.internals import DoorConnection
-from bastion.gateways.ssh.plainlogin import PATIENCE, PlainLogin
+from bastion.gateways.ssh.plainlogin import PATIENCE, PlainLogin, questions
 from bastion.gateways.ssh.session import ClientSession, House
 
 MAX_OFFERS = 20
@@ -60,6 +60,11 @@ class Door(asyncssh.SSHServer):
         self._plain = PlainLogin(
             logins=house.logins, certification=house.certification, address=address, invitation=house.invitation
         )
+
+    @property
+    def _client(self) -> str:
+        """The client's version line."""
+        return cast(str, self._connection.get_extra_info("client_version", ""))
 
     def open(self) -> DoorConnection:
         """The protocol that reads this connection's bytes."""
@@ -106,13 +111,13 @@ class Door(asyncssh.SSHServer):
 
     async def get_kbdint_challenge(self, username: str, lang: str, submethods: str) -> KbdIntChallenge:
         try:
-            picture, text = await self._plain.challenge(username, self._connection.get_extra_info("client_version", ""))
+            picture, text = await self._plain.challenge(username, self._client)
         except BastionError as error:
-            return _said(error)
+            return _said(error, self._client)
         self._connection.allow_login(PATIENCE)
         if picture:
             self._connection.send_auth_banner(picture)
-        return "", text, "", []
+        return "", text, "", questions(self._client)
 
     async def validate_kbdint_response(self, username: str, responses: KbdIntResponse) -> KbdIntChallenge:
         """The client has shown the text, whatever it answered: wait for the browser."""
@@ -123,7 +128,7 @@ class Door(asyncssh.SSHServer):
                 username, self._connection.session_id, say=self._say_while_waiting, gone=lambda: self._is_lost
             )
         except BastionError as error:
-            return _said(error)
+            return _said(error, self._client)
         self._username = username
         return True
 
@@ -225,13 +230,13 @@ class Door(asyncssh.SSHServer):
         return False
 
 
-def _said(error: BastionError) -> KbdIntChallenge:
-    """A text without a question, which clients show and answer, and are refused then: plink drops late banners.
+def _said(error: BastionError, client: str) -> KbdIntChallenge:
+    """A text, which clients show and answer, and are refused then: plink drops late banners.
 
     OpenSSH writes what is not ASCII in octal here, so the dots of our sentences are three.
     """
     log.info("login refused", error=str(error))
-    return "", f"bastion: {error.public.replace('…', '...')}\n", "", []
+    return "", f"bastion: {error.public.replace('…', '...')}\n", "", questions(client)
 
 
 def _prohibited(reason: str) -> asyncssh.ChannelOpenError:

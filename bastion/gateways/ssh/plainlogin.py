@@ -1,7 +1,8 @@
 """A client without a certificate: it proves what key it has, shows a page and a code, and waits for a person.
 
 Keyboard-interactive (RFC 4256) without a question: the text is shown, the client answers at once (section 3.2), and the
-server lets it wait. A question would leave people sitting at "press Enter" after they have logged in.
+server lets it wait. A question would leave people sitting at "press Enter" after they have logged in; it is put to
+those alone that would show nothing without.
 """
 
 from __future__ import annotations
@@ -20,6 +21,14 @@ from bastion.gateways.ssh.qr import drawn
 
 PATIENCE = LIFETIME.total_seconds() + 10
 """Seconds such a connection may take to log in: the code ends first, and its client reads so."""
+
+
+def questions(client: str) -> list[tuple[str, bool]]:
+    """What to ask ``client`` (its version line) beside a text, and whether what is typed may be seen.
+
+    Node's ssh2 answers by itself what asks nothing, and never shows it.
+    """
+    return [("Press Enter, then wait here: ", True)] if client.startswith("SSH-2.0-ssh2js") else []
 
 
 @dataclass(frozen=True, slots=True)
