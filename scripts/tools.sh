@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Bring the real programs that the demo and the tests run: OpenSSH, plink, dbclient, Redis, PostgreSQL, libnss_wrapper.
+# Bring the real programs that the demo and the tests run: OpenSSH, plink, dbclient, rsync, mosh, git, Redis, PostgreSQL,
+# libnss_wrapper.
 #
 #   scripts/tools.sh ssh    what the demo needs
 #   scripts/tools.sh        everything
@@ -35,6 +36,9 @@ missing_packages() { # missing_packages ssh|all: Debian's names of what is not h
   has_postgres || echo postgresql
   has_program plink || echo putty-tools
   has_program dbclient || echo dropbear-bin
+  has_program rsync || echo rsync
+  has_program mosh || echo mosh
+  has_program git || echo git
 }
 
 what="${1:-all}"

@@ -97,6 +97,7 @@ def running_sshd(
     host_key: Path | None = None,
     host_certificate: Path | None = None,
     extra: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
     address: str = "127.0.0.1",
 ) -> Iterator[Sshd]:
     """Run sshd while the block runs; after it no process of the server or of its sessions is left.
@@ -108,6 +109,7 @@ def running_sshd(
         host_key: a private key file made by `make_host_key`; without one a new key is made.
         host_certificate: an OpenSSH certificate of ``host_key`` to show as well.
         extra: sshd_config lines. They come first and so win over ours (sshd_config(5): the first value is used).
+        environment: variables that every session has.
         address: a loopback address.
 
     Raises:
@@ -120,7 +122,8 @@ def running_sshd(
         make_host_key(host_key)
     public = asyncssh.read_private_key(host_key).export_public_key().decode().split()
     mark = f"{_MARK}={secrets.token_hex(8)}"
-    options = _options(folder, host_key, host_certificate, mark)
+    variables = [mark, *(f"{name}={value}" for name, value in (environment or {}).items())]
+    options = _options(folder, host_key, host_certificate, variables)
     _write_logins(folder, principals)
     (folder / "user_authorities").write_text("".join(f"{line}\n" for line in user_authorities))
     process, port = _start(folder, address, [*extra, *options])
@@ -131,7 +134,7 @@ def running_sshd(
         kill_family(process, mark)
 
 
-def _options(folder: Path, host_key: Path, host_certificate: Path | None, mark: str) -> list[str]:
+def _options(folder: Path, host_key: Path, host_certificate: Path | None, variables: Sequence[str]) -> list[str]:
     options = [
         f'HostKey "{host_key}"',
         f'TrustedUserCAKeys "{folder}/user_authorities"',
@@ -146,7 +149,7 @@ def _options(folder: Path, host_key: Path, host_certificate: Path | None, mark: 
         "PrintMotd no",
         "PrintLastLog no",
         "Subsystem sftp internal-sftp",
-        f"SetEnv {mark}",
+        "SetEnv " + " ".join(f'"{variable}"' for variable in variables),
         # Many clients of one address at once, some of which fail on purpose, are the rule here.
         "MaxStartups 1000",
         "MaxSessions 1000",

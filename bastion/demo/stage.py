@@ -9,7 +9,7 @@ import secrets
 import shlex
 import shutil
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,10 +155,11 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(folder: Path, *, more: str = "") -> AsyncIterator[Stage]:
+async def staged(folder: Path, *, more: str = "", environment: Mapping[str, str] | None = None) -> AsyncIterator[Stage]:
     """Set everything up below ``folder``, which is emptied first; when the block is left, nothing runs any more.
 
-    ``more`` is added to the configuration, as a store or a coordination other than the embedded ones.
+    ``more`` is added to the configuration, as a store or a coordination other than the embedded ones. ``environment``
+    is what every session at a target has besides.
 
     Raises:
         StageFailed: a part did not start.
@@ -189,7 +190,7 @@ async def staged(folder: Path, *, more: str = "") -> AsyncIterator[Stage]:
         config.write_text(_CONFIG.format(**values, staging=1, production=1) + more)
         authorities = await _authorities(config)
         sshds = {
-            scope: stack.enter_context(_target(folder / scope.environment, authorities[str(scope)]))
+            scope: stack.enter_context(_target(folder / scope.environment, authorities[str(scope)], environment))
             for scope in (STAGING, PRODUCTION)
         }
         ports = {"staging": sshds[STAGING].port, "production": sshds[PRODUCTION].port}
@@ -208,7 +209,7 @@ def _fresh(folder: Path) -> Path:
     return folder
 
 
-def _target(folder: Path, trusted: dict[str, Any]) -> Any:
+def _target(folder: Path, trusted: dict[str, Any], environment: Mapping[str, str] | None) -> Any:
     """A target as an operator sets one up: by what `bastion ca` prints."""
     return running_sshd(
         folder,
@@ -216,6 +217,7 @@ def _target(folder: Path, trusted: dict[str, Any]) -> Any:
         user_authorities=[trusted["trusted_user_ca_key"]],
         host_key=folder / "host_key",
         extra=["LogLevel VERBOSE"],
+        environment=environment,
     )
 
 

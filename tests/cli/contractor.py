@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,9 +89,14 @@ class Contractor:
 
 
 @asynccontextmanager
-async def contractor(folder: Path, *, granted: bool = True) -> AsyncIterator[Contractor]:
-    """One who is logged in and may use the staging target as one login for an hour, unless not ``granted``."""
-    async with staged(folder) as stage:
+async def contractor(
+    folder: Path, *, granted: bool = True, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Contractor]:
+    """One who is logged in and may use the staging target as one login for an hour, unless not ``granted``.
+
+    ``environment`` is what their sessions at the targets have besides.
+    """
+    async with staged(folder, environment=environment) as stage:
         them = Contractor(stage)
         await them.log_in()
         if granted:
