@@ -24,7 +24,7 @@ check: venv  ## ruff, mypy --strict, and the direction of the imports
 	$(python) -m mypy
 	.venv/bin/lint-imports
 
-bench: venv tools  ## the figures, one per line (BENCH=ssh those that begin so)
+bench: venv tools  ## the figures, one per line (BENCH=ssh those that begin so; BENCH=ssh_exact alone: gigabytes, byte by byte)
 	@$(python) -m tests.benchmarks $(BENCH)
 
 tools: venv  ## the real programs that tests and demo run, unpacked into .tools, never installed or started

@@ -1,5 +1,6 @@
 """The figures of the design, one line each: ``name value``. Never part of the test run.
 
 What is compared runs side by side in one run, interleaved, and the median counts. `make bench BENCH=ssh_bulk` runs the
-figures that begin so.
+figures that begin so. `make bench BENCH=ssh_exact` is for whether, not how fast: a gigabyte by every way there and
+back, and a hundred thousand files, each held against what was sent. It runs only when it is named.
 """

@@ -19,6 +19,7 @@ from bastion.core.certificate import certificate_line, parse_public_key, signed,
 from bastion.core.target import Scope
 from bastion.demo.sshd import Sshd
 from bastion.demo.stage import LOGIN, PRODUCTION, STAGING, STAGING_WEB, Stage, staged
+from tests.clients.desk import programs
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -61,7 +62,7 @@ class Bench:
 @asynccontextmanager
 async def bench(folder: Path) -> AsyncIterator[Bench]:
     """Start the stage and let the contractor in."""
-    async with staged(folder / "stage") as stage:
+    async with staged(folder / "stage", environment=programs()) as stage:
         for who in ("contractor", "admin"):
             await _must(stage, who, "bastion", "login", stage.url)
         await _must(stage, "admin", "bastion", "grant", "contractor@example.com", STAGING_WEB, "--as", LOGIN,

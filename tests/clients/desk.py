@@ -146,6 +146,7 @@ class Desk:
     store: SqlStore
     recordings: FileRecordings
     folder: Path
+    patience: float = SECONDS
     _seen: set[str] = field(default_factory=set)
     _seq: int = 0
 
@@ -203,7 +204,7 @@ class Desk:
     async def end(self, process: Running, stdin: bytes = b"") -> Ran:
         """Give a program its last input, and wait."""
         try:
-            async with asyncio.timeout(SECONDS):
+            async with asyncio.timeout(self.patience):
                 out, err = await process.communicate(stdin)
         except TimeoutError:
             process.kill()
@@ -217,6 +218,11 @@ class Desk:
         ran = await self.run(*argv, stdin=stdin, more=more)
         assert ran.status == 0, (argv, ran.status, ran.out[-2000:], ran.err)
         return ran.out
+
+    async def certify(self) -> None:
+        """Fetch a certificate, which is good for ten minutes."""
+        done = await self.them.run("bastion", "cert", STAGING_WEB)
+        assert done.status == 0, done.err
 
     async def confirm(self, code: str) -> None:
         """Finish the login that a client without a certificate shows a code for, in a browser."""
@@ -249,8 +255,7 @@ class Desk:
 
     async def _sessions(self) -> list[Session]:
         """This cell's, once every one is over."""
-        sessions: list[Session] = []
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(self.patience):
             while True:
                 sessions = [s for s in await self.store.sessions(limit=10_000) if s.id not in self._seen]
                 if all(session.ended_at for session in sessions):
@@ -285,14 +290,19 @@ def programs() -> dict[str, str]:
 @asynccontextmanager
 async def desk(folder: Path) -> AsyncIterator[Desk]:
     """A contractor who has a grant and has fetched a certificate."""
-    async with contractor(folder / "stage", environment=programs()) as them:
-        done = await them.run("bastion", "cert", STAGING_WEB)
-        assert done.status == 0, done.err
-        data = them.stage.folder / "data"
-        store = await open_store(f"sqlite:///{data}/bastion.db")
-        recordings = FileRecordings(data / "recordings", data / "keys", ["eu"], clock=SystemClock())
-        try:
-            yield Desk(them, store, recordings, folder)
-        finally:
-            recordings.close()
-            await store.close()
+    async with contractor(folder / "stage", environment=programs()) as them, seated(them) as desk:
+        await desk.certify()
+        yield desk
+
+
+@asynccontextmanager
+async def seated(them: Contractor) -> AsyncIterator[Desk]:
+    """The desk of one who is there already."""
+    data = them.stage.folder / "data"
+    store = await open_store(f"sqlite:///{data}/bastion.db")
+    recordings = FileRecordings(data / "recordings", data / "keys", ["eu"], clock=SystemClock())
+    try:
+        yield Desk(them, store, recordings, data.parent)
+    finally:
+        recordings.close()
+        await store.close()

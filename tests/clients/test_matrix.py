@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.clients import files, mosh, openssh, others
+from tests.clients import exact, files, mosh, openssh, others
 from tests.clients.desk import Desk, Kept, Refused, desk
 
 Cell = Callable[[Desk], Awaitable[Sequence[Kept | Refused]]]
@@ -43,6 +43,7 @@ MATRIX: dict[str, Cell] = {
     "rsync": files.rsync,
     "rsync --append": files.rsync_resumed,
     "git push and clone": files.git,
+    **{f"five megabytes, {way}": exact.copied(way) for way in exact.LARGE},
     "plink": others.plink,
     "pscp": others.pscp,
     "psftp": others.psftp,
