@@ -238,7 +238,7 @@ class World:
         return b"".join([line async for line in self.recordings.transcript(session)])
 
 
-async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
     """Wait for something that I/O brings about.
 
     Raises:

@@ -115,7 +115,7 @@ async def test_of_two_nodes_one_tells(office: Office) -> None:
     running = [asyncio.create_task(box.run()) for box in boxes]
     try:
         await office.approval.request(CARLA, CARLA, wish(), BERLIN)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await office.store.due_notices(office.clock.now()):
                 await asyncio.sleep(0.02)
     finally:

@@ -729,7 +729,7 @@ async def test_a_block_sees_its_own_writes_and_readers_see_them_when_it_is_over(
     async with store.transaction() as tx:
         await tx.add_request(request())
         assert await tx.request("r-1") == request()
-        async with asyncio.timeout(5):  # a reader that waited for the writer would wait for ever
+        async with asyncio.timeout(30):  # a reader that waited for the writer would wait for ever
             assert await store.waiting_requests(NOW - HOUR) == []
     assert await store.waiting_requests(NOW - HOUR) == [request()]
 

@@ -320,7 +320,7 @@ async def running_slack(clock: FakeClock, names: dict[str, str]) -> AsyncIterato
 
 async def until(true: Callable[[], bool]) -> None:
     """Poll for a condition that another task brings about."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not true():
             await asyncio.sleep(0.005)
 

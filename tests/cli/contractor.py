@@ -126,7 +126,7 @@ async def ssh_agent(folder: Path) -> AsyncIterator[dict[str, str]]:
         env={"PATH": os.environ["PATH"], "HOME": str(folder)},
     )  # fmt: skip
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not await _answers(path):
                 await asyncio.sleep(0.01)
         yield {"SSH_AUTH_SOCK": str(path)}

@@ -156,7 +156,7 @@ async def test_a_key_is_forgotten_when_its_time_is_over(tmp_path: Path) -> None:
 
         await asyncio.to_thread(add)
         assert await asyncio.to_thread(holds)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await asyncio.to_thread(holds):
                 await asyncio.sleep(0.05)
 

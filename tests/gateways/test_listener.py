@@ -152,7 +152,7 @@ async def log_in(bastion: World, wire: Wire, username: str = DIRECT) -> Client:
 async def answer(wire: Wire) -> bytes:
     """Everything the gateway says before it closes."""
     said = b""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while data := await wire.pipe.read():
             said += data
     return said

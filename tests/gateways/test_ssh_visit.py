@@ -174,8 +174,15 @@ class Terminal:
 
         termios.tcsetwinsize(self._ours, (rows, columns))
 
-    async def sees(self, text: str, seconds: float = 10) -> None:
+    async def sees(self, text: str, seconds: float = 30) -> None:
         await until(lambda: text.encode() in self.seen, seconds)
+
+    async def sees_in_answer_to(self, command: str, text: str) -> None:
+        """Ask until it is so: `ssh` may send what is typed before it has heard of the window's new size."""
+        async with asyncio.timeout(30):
+            while text.encode() not in self.seen:
+                self.type(f"{command}\n")
+                await asyncio.sleep(0.2)
 
 
 async def test_a_shell_has_a_terminal_of_the_clients_size_and_follows_it(bastion: World) -> None:
@@ -185,8 +192,7 @@ async def test_a_shell_has_a_terminal_of_the_clients_size_and_follows_it(bastion
         await terminal.sees("33 91")
         await terminal.sees("xterm-256color")
         terminal.resize(100, 40)
-        terminal.type("stty size\n")
-        await terminal.sees("40 100")
+        await terminal.sees_in_answer_to("stty size", "40 100")
         terminal.type("exit 3\n")
         assert await asyncio.wait_for(terminal.process.wait(), 10) == 3
         shown = terminal.seen
