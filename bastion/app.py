@@ -35,6 +35,7 @@ from bastion.access.doorstep import Doorstep
 from bastion.access.freshness import Freshness
 from bastion.access.linking import Linking
 from bastion.access.outbox import Outbox
+from bastion.access.prospects import Prospects
 from bastion.access.reach import Reach
 from bastion.access.recovery import recover
 from bastion.access.replay import Replay
@@ -227,7 +228,8 @@ def _routes(
     approval = Approval(**parts("store", "policies", "coordination", "catalogue", "clock", "node"))
     standing = Standing(**parts("store", "policies", "catalogue", "clock"))
     linking = Linking(**parts("store", "coordination", "clock", "node"))
-    confirmation = Confirmation(**parts("store", "coordination", "catalogue", "clock", "node"))
+    prospects = Prospects(**parts("store", "coordination", "policies", "locator", "catalogue", "clock"))
+    confirmation = Confirmation(prospects=prospects, **parts("store", "coordination", "catalogue", "clock", "node"))
     waiting = DeviceLogins(doorstep=doorstep, **parts("store", "coordination", "catalogue", "clock", "node"))
     command_lines = CommandLineLogins(logins=waiting, doorstep=doorstep, tokens=tokens, **parts("coordination"))
     replay = Replay(recordings=recordings, **parts("store", "policies", "catalogue", "clock", "node"))
@@ -239,7 +241,7 @@ def _routes(
         ),
         *grants.routes(approval=approval, standing=standing, clock=parts.clock),
         *links.routes(linking=linking),
-        *device.routes(confirmation=confirmation),
+        *device.routes(confirmation=confirmation, issuers=[entry.issuer for entry in settings.issuers]),
         *clilogin.routes(logins=command_lines, public_url=settings.public_url),
         *records.routes(replay=replay, clock=parts.clock),
         *openapi.routes(),

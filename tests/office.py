@@ -12,11 +12,14 @@ from typing import Any
 
 from bastion.access.approval import Approval
 from bastion.access.askable import Choice
+from bastion.access.confirmation import Confirmation
 from bastion.access.endings import Endings
 from bastion.access.linking import Linking
+from bastion.access.prospects import Prospects
 from bastion.access.standing import Standing
 from bastion.access.wish import Wish
 from bastion.adapters.coordination.memory import MemoryCoordination
+from bastion.adapters.geo import MaxMindLocator
 from bastion.adapters.policy import CedarPolicies
 from bastion.adapters.store import SqlStore, open_store
 from bastion.core.audit import Event, EventFilter
@@ -111,6 +114,28 @@ class Office:
         return Approval(
             store=self.store,
             policies=CedarPolicies(policy, catalogue()),
+            coordination=self.coordination,
+            catalogue=catalogue(),
+            clock=self.clock,
+            node=NODE,
+        )
+
+    def prospects(self, policy: str = POLICY) -> Prospects:
+        """What logins are good for from loopback addresses, which are in Germany."""
+        return Prospects(
+            store=self.store,
+            coordination=self.coordination,
+            policies=CedarPolicies(policy, catalogue()),
+            locator=MaxMindLocator(None, {ip_network("127.0.0.0/29"): "DE"}, clock=self.clock),
+            catalogue=catalogue(),
+            clock=self.clock,
+        )
+
+    def confirmation(self, policy: str = POLICY) -> Confirmation:
+        """The page on which people answer for terminals."""
+        return Confirmation(
+            prospects=self.prospects(policy),
+            store=self.store,
             coordination=self.coordination,
             catalogue=catalogue(),
             clock=self.clock,

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -96,10 +97,13 @@ async def plain_logins(bastion: World) -> AsyncIterator[Plain]:
             doorstep=parts.doorstep, tokens=tokens, store=parts.store, coordination=parts.coordination
         )  # fmt: skip
         confirmation = Confirmation(
-            store=parts.store, coordination=parts.coordination, catalogue=parts.catalogue, clock=parts.clock,
-            node="test-1",
+            prospects=parts.prospects, store=parts.store, coordination=parts.coordination, catalogue=parts.catalogue,
+            clock=parts.clock, node="test-1",
         )  # fmt: skip
-        routes = [*login.routes(login=logins, handover=handover), *device.routes(confirmation=confirmation)]
+        routes = [
+            *login.routes(login=logins, handover=handover),
+            *device.routes(confirmation=confirmation, issuers=logins.issuers),
+        ]
         app = build(routes=routes, callers=Callers(tokens=tokens, doorstep=parts.doorstep, public_url=url))
         runner = await serve(app, "127.0.0.1", urlsplit(url).port or 0, None)
         try:
@@ -177,8 +181,21 @@ def _own_terminal() -> None:
 PROGRAMS = ("openssh", "plink", "dbclient", "paramiko")
 
 
+class Reachable(Protocol):
+    """What client programs need to know of a bastion."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def host_key(self) -> str: ...
+    @property
+    def host_key_fingerprint(self) -> str: ...
+
+
 def program(
-    name: str, bastion: World, command: str, *, user: str = f"deploy@{WEB_STAGING}", key: Path | None = None,
+    name: str, bastion: Reachable, command: str, *, user: str = f"deploy@{WEB_STAGING}", key: Path | None = None,
     bind: str = "127.0.0.1",
 ) -> Client:  # fmt: skip
     """A client of the kind ``name`` that runs ``command`` at the target, with no certificate."""
@@ -192,7 +209,7 @@ def program(
     return Client([*arguments, command], home)
 
 
-def _openssh(bastion: World, known: Path, user: str, key: Path | None, bind: str) -> list[str]:
+def _openssh(bastion: Reachable, known: Path, user: str, key: Path | None, bind: str) -> list[str]:
     identity = ["-i", str(key), "-o", "IdentitiesOnly=yes"] if key else ["-o", "PubkeyAuthentication=no"]
     return [
         "ssh", "-F", "none", "-p", str(bastion.port), "-b", bind, "-l", user, *identity, "-o", "IdentityAgent=none",
@@ -200,7 +217,7 @@ def _openssh(bastion: World, known: Path, user: str, key: Path | None, bind: str
     ]  # fmt: skip
 
 
-def _plink(bastion: World, known: Path, user: str, key: Path | None, bind: str) -> list[str]:
+def _plink(bastion: Reachable, known: Path, user: str, key: Path | None, bind: str) -> list[str]:
     identity = ["-i", str(_converted(key, "ppk", "puttygen", str(key), "-O", "private", "-o"))] if key else []
     script = Path(__file__).parent / "clients" / "from_address.py"
     through = f"{sys.executable} {script} {bind} {bastion.port}"
@@ -210,7 +227,7 @@ def _plink(bastion: World, known: Path, user: str, key: Path | None, bind: str) 
     ]  # fmt: skip
 
 
-def _dbclient(bastion: World, known: Path, user: str, key: Path | None, bind: str) -> list[str]:
+def _dbclient(bastion: Reachable, known: Path, user: str, key: Path | None, bind: str) -> list[str]:
     identity = ["-i", str(_converted(key, "db", "dropbearconvert", "openssh", "dropbear", str(key)))] if key else []
     return [
         str(find_tool("dbclient")), "-p", str(bastion.port), "-b", bind, "-l", user, *identity, "127.0.0.1",
@@ -225,6 +242,6 @@ def _converted(key: Path, suffix: str, converter: str, *arguments: str) -> Path:
     return converted
 
 
-def _paramiko(bastion: World, known: Path, user: str, key: Path | None, bind: str) -> list[str]:
+def _paramiko(bastion: Reachable, known: Path, user: str, key: Path | None, bind: str) -> list[str]:
     script = Path(__file__).parent / "clients" / "paramiko_client.py"
     return [sys.executable, str(script), str(bastion.port), bind, user, str(known), str(key or "")]

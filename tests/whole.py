@@ -19,7 +19,7 @@ from bastion.access.ids import new_id
 from bastion.access.pkce import challenge_of, new_secret
 from bastion.adapters.signer import open_signer
 from bastion.adapters.store import SqlStore, open_store
-from bastion.app import Node, running, watch
+from bastion.app import Node, running, trust, watch
 from bastion.config import load
 from bastion.core.audit import Event, EventFilter, Kind
 from bastion.core.certificate import target_principal
@@ -38,7 +38,7 @@ STAGING, TARGET = Scope("staging", "eu"), "web-1.staging.eu"
 CONFIG = """\
 node: test-1
 public_url: http://127.0.0.1:{http}
-listen: {{ssh: "127.0.0.1:0", http: "127.0.0.1:{http}"}}
+listen: {{ssh: "127.0.0.1:{ssh}", http: "127.0.0.1:{http}"}}
 data: data
 issuers:
   - issuer: {issuer}
@@ -86,6 +86,15 @@ class Whole:
     provider: RealProvider
     transmitter: TestTransmitter
     http: aiohttp.ClientSession
+    host_key: str
+
+    @property
+    def port(self) -> int:
+        return self.node.ssh_port
+
+    @property
+    def host_key_fingerprint(self) -> str:
+        return asyncssh.import_public_key(self.host_key).get_fingerprint()
 
     @property
     def alice(self) -> IdentityId:
@@ -166,13 +175,14 @@ class Whole:
 
 
 @asynccontextmanager
-async def whole(folder: Path) -> AsyncIterator[Whole]:
+async def whole(folder: Path, *, policy: str = POLICY) -> AsyncIterator[Whole]:
     """Start everything on free loopback ports; everything is ended with the block."""
     clock, port = SkewedClock(), free_port()
     url = f"http://127.0.0.1:{port}"
     async with AsyncExitStack() as stack:
         provider = await stack.enter_async_context(running_provider([client("bastion", url)]))
         transmitter = await stack.enter_async_context(TestTransmitter.running(AUDIENCE, clock))
+        (folder / "policy.cedar").write_text(policy)
         config = _write_config(folder, port, provider, transmitter, stack)
         node = await stack.enter_async_context(running(load(config), clock=clock))
         watching = asyncio.create_task(watch(node))
@@ -180,7 +190,8 @@ async def whole(folder: Path) -> AsyncIterator[Whole]:
         stack.push_async_callback(store.close)
         http = await stack.enter_async_context(aiohttp.ClientSession())
         try:
-            yield Whole(folder, url, node, clock, store, provider, transmitter, http)
+            host_key = trust(config, None).ssh_host_key
+            yield Whole(folder, url, node, clock, store, provider, transmitter, http, host_key)
         finally:
             watching.cancel()
             with suppress(asyncio.CancelledError):
@@ -198,11 +209,11 @@ def _write_config(
     for name, secret in (("oidc-secret", SECRET), ("signals-token", BEARER)):
         (folder / name).touch(mode=0o600)
         (folder / name).write_text(secret)
-    (folder / "policy.cedar").write_text(POLICY)
     config = folder / "bastion.yaml"
     config.write_text(
         CONFIG.format(
             http=port,
+            ssh=free_port(),
             issuer=provider.issuer,
             audience=AUDIENCE,
             transmitter=transmitter.issuer,

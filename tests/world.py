@@ -24,6 +24,7 @@ from bastion.access.certification import Certification
 from bastion.access.devicelogin import DeviceLogins
 from bastion.access.doorstep import Doorstep
 from bastion.access.ids import new_id
+from bastion.access.prospects import Prospects
 from bastion.access.supervision import Supervision
 from bastion.adapters.coordination.memory import MemoryCoordination
 from bastion.adapters.geo import MaxMindLocator
@@ -106,6 +107,7 @@ class World:
     catalogue: Catalogue
     doorstep: Doorstep
     logins: DeviceLogins
+    prospects: Prospects
     public_url: str
     """Where a console may be put; nothing listens there until a test does."""
     port: int
@@ -295,6 +297,9 @@ async def world(
             store=store, coordination=coordination, policies=policies, locator=locator, signer=signer,
             catalogue=catalogue, clock=clock, node="test-1", lifetime=timedelta(minutes=10),
         )  # fmt: skip
+        prospects = Prospects(
+            store=store, coordination=coordination, policies=policies, locator=locator, catalogue=catalogue, clock=clock
+        )
         supervision = Supervision(store=store, coordination=coordination, admission=admission, clock=clock)
         host_key = asyncssh.generate_private_key("ssh-ed25519")
         doorstep = Doorstep(
@@ -318,7 +323,7 @@ async def world(
                 gateway=gateway, catalogue=catalogue, port=port,
                 host_key=" ".join(host_key.export_public_key().decode().split()[:2]),
                 staging=sshds[STAGING], production=sshds[PRODUCTION], locator=locator,
-                doorstep=doorstep, logins=logins, public_url=public_url,
+                doorstep=doorstep, logins=logins, public_url=public_url, prospects=prospects,
             )  # fmt: skip
         finally:
             await gateway.stop()

@@ -6,9 +6,11 @@ import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import assert_never
 
 from bastion.access.admission import NEAR_MISSES, geo_details
 from bastion.access.patience import Patience, Wanted
+from bastion.access.prospects import Prospects, step_up
 from bastion.core.audit import Event, Kind
 from bastion.core.certificate import (
     Accepted,
@@ -28,7 +30,7 @@ from bastion.core.errors import NotFound, Refused
 from bastion.core.geofence import Address, Outside, Place
 from bastion.core.grant import Grant
 from bastion.core.identity import Identity, IdentityId
-from bastion.core.policy import SSH_ACTIONS, Access, Action, Allow, Deny, NeedsGrant, decide
+from bastion.core.policy import SSH_ACTIONS, Allow, Deny, NeedsGrant
 from bastion.core.session import Session
 from bastion.core.target import Catalogue, Scope, Target
 from bastion.ports import Clock, Coordination, IssuedCertificate, Locator, Policies, Signer, Store
@@ -77,6 +79,14 @@ class Certification:
         self._node = node
         self._lifetime = lifetime
         self._patience = Patience(store=store, clock=clock)
+        self._prospects = Prospects(
+            store=store,
+            coordination=coordination,
+            policies=policies,
+            locator=locator,
+            catalogue=catalogue,
+            clock=clock,
+        )
         self._authorities: Mapping[bytes, Scope] = {
             signer.access_authority(scope): scope for scope in catalogue.scopes()
         }
@@ -175,35 +185,20 @@ class Certification:
         self, identity: Identity, place: Place, target: Target, logins: Collection[str], now: datetime
     ) -> Grant:
         """The grant that a certificate for ``target`` would prove: some action is allowed to one of ``logins``."""
-        fence = self._catalogue.regions[target.scope.region].fence
-        judgement = fence.judge(place)
-        if isinstance(judgement, Outside):
-            raise Refused(f"{judgement.reason}: region {target.scope.region} cannot be reached from there.")
         grants = await self._store.grants_of(identity.id, now - NEAR_MISSES)
-        occupied = await self._coordination.occupied(identity.id)
-        refusals: list[Deny | NeedsGrant] = []
-        for login in sorted(logins):
-            for action in Action:
-                access = Access(identity, target.scope, target, login, action, place)
-                covering = [
-                    g
-                    for g in grants
-                    if g.covers(identity.id, target.scope, target.full_name, login, action, now, address=place.address)
-                ]
-                rulings = {g.id: self._policies.may_connect(access, g, now) for g in covering}
-                decision = decide(
-                    access,
-                    fence=fence,
-                    tier=self._catalogue.tier_of(target.scope),
-                    occupied=occupied,
-                    grants=covering,
-                    rulings=rulings,
-                    now=now,
-                )
-                if isinstance(decision, Allow):
-                    return decision.grant
-                refusals.append(decision)
-        denials = [r for r in refusals if isinstance(r, Deny)]
+        denials: list[Deny] = []
+        for decision in await self._prospects.decisions(identity, place, target, logins, grants, now):
+            match decision:
+                case Allow(grant):
+                    return grant
+                case Deny():
+                    denials.append(decision)
+                case NeedsGrant():
+                    pass
+                case _:
+                    assert_never(decision)
+        if (needed := step_up(denials)) is not None:
+            raise needed
         raise Refused(" ".join(denials[0].reasons) if denials else _no_grant(identity, target, logins, grants, now))
 
     def recognise(self, blob: bytes) -> tuple[Certificate, Scope] | Rejected:

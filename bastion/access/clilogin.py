@@ -18,6 +18,7 @@ from bastion.access.tokens import Audience, Token, Tokens
 from bastion.core.errors import Refused, Unavailable
 from bastion.core.geofence import Address
 from bastion.core.identity import Identity
+from bastion.core.policy import Remedy
 from bastion.ports import Coordination
 
 INTERVAL = timedelta(seconds=2)
@@ -72,14 +73,14 @@ class CommandLineLogins:
         self._tokens = tokens
         self._coordination = coordination
 
-    async def begin(self, address: Address, *, client: str) -> Begun:
-        """A code for people and one for the command line at ``address``.
+    async def begin(self, address: Address, *, client: str, remedy: Remedy | None = None) -> Begun:
+        """A code for people and one for the command line at ``address``. With a ``remedy`` no other login will do.
 
         Raises:
             Refused: outside every fence, or too often; nothing is kept.
             Unavailable: the audit log or the coordination did not answer.
         """
-        pending = await self._logins.begin_command_line(address, client=client)
+        pending = await self._logins.begin_command_line(address, client=client, remedy=remedy)
         begun = Begun(pending.connection, pending)
         if not await self._coordination.put_once(_key(begun.device_code), pending.to_bytes(), MEMORY):
             await self._logins.withdraw(pending)

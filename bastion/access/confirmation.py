@@ -12,10 +12,13 @@ from datetime import timedelta
 
 from bastion.access.devicelogin import WINDOW, Answer, Knock, Pending, answer_key, login_key, read_code
 from bastion.access.doorstep import counted
+from bastion.access.login import is_remedied
+from bastion.access.prospects import Prospect, Prospects
 from bastion.core.audit import Event, Kind
 from bastion.core.errors import Conflict, NotFound, Refused, Unavailable
 from bastion.core.geofence import Place, is_inside
 from bastion.core.identity import Identity
+from bastion.core.policy import StepUpNeeded
 from bastion.core.target import Catalogue
 from bastion.ports import Clock, Coordination, Store
 
@@ -34,14 +37,29 @@ class Question:
     pending: Pending
     place: Place
     elsewhere: bool
+    prospect: Prospect
+    """What their login, as it is, would open. Of a command line's nothing is known yet."""
+
+    @property
+    def must_step_up(self) -> StepUpNeeded | None:
+        """What has to be done about the login before saying yes is of any use."""
+        return None if self.prospect.opens else self.prospect.step_up
 
 
 class Confirmation:
     """Shows pending logins to people who are logged in, and takes their answers."""
 
     def __init__(
-        self, *, store: Store, coordination: Coordination, catalogue: Catalogue, clock: Clock, node: str
+        self,
+        *,
+        prospects: Prospects,
+        store: Store,
+        coordination: Coordination,
+        catalogue: Catalogue,
+        clock: Clock,
+        node: str,
     ) -> None:
+        self._prospects = prospects
         self._store = store
         self._coordination = coordination
         self._catalogue = catalogue
@@ -63,7 +81,8 @@ class Confirmation:
             raise NotFound("No login waits with this code: it was answered, is over, or is misspelt. Connect again.")
         pending = Pending.from_bytes(value)
         await self._check_fence(pending.knock, identity, place)
-        return Question(pending, place, elsewhere=place.address != pending.knock.address)
+        prospect = await self._prospect(pending, identity)
+        return Question(pending, place, place.address != pending.knock.address, prospect)
 
     async def approve(self, unverified_code: str, typed: str | None, identity: Identity, place: Place) -> Knock:
         """Log ``identity`` in on the connection that the code stands for, and use the code up.
@@ -76,10 +95,13 @@ class Confirmation:
 
         Raises:
             NotFound, Refused, Unavailable: as `look`; or the code was not typed. Nothing was answered.
+            StepUpNeeded: nothing would open with this login. Nothing was answered, and the client waits on.
             Conflict: somebody answered meanwhile, or the client left.
         """
         question = await self.look(unverified_code, identity, place)
         code = question.pending.code
+        if (step_up := question.must_step_up) is not None:
+            raise step_up
         if question.elsewhere and not hmac.compare_digest(read_code(typed or "") or "", code):
             raise Refused("That is not the code of this login. Copy it from your own terminal, nowhere else.")
         await self._answer(question.pending, identity, place, approved=True)
@@ -103,6 +125,14 @@ class Confirmation:
         key = answer_key(pending.connection)
         if not await self._coordination.put_once(key, answer.to_bytes(), ANSWER_LIFETIME):
             raise Unavailable("The answer could not be kept. Connect again.", detail="the answer's key is taken")
+
+    async def _prospect(self, pending: Pending, identity: Identity) -> Prospect:
+        knock = pending.knock
+        if not knock.is_command_line:
+            return await self._prospects.of(identity, knock.address, knock.target, knock.login)
+        if knock.remedy is None or is_remedied(knock.remedy, identity, pending.since):
+            return Prospect(opens=True)
+        return Prospect(opens=False, step_up=StepUpNeeded("It asked for another login than this.", knock.remedy))
 
     async def _count(self, identity: Identity, place: Place) -> None:
         for whom in (str(identity.id), counted(place.address)):

@@ -20,6 +20,7 @@ from bastion.core.audit import Event, Kind
 from bastion.core.errors import NotFound, Refused, Unavailable
 from bastion.core.geofence import Address, Place, is_inside, parse_address
 from bastion.core.identity import Identity, IdentityId
+from bastion.core.policy import Remedy
 from bastion.core.target import Catalogue, Destination, Scope, printable
 from bastion.ports import Clock, Coordination, Store
 
@@ -65,6 +66,8 @@ class Knock:
     login: str
     key: str | None
     """Fingerprint of an SSH key that was proven on this connection."""
+    remedy: Remedy | None = None
+    """What kind of login a command line asked for, other than any."""
 
     @property
     def is_command_line(self) -> bool:
@@ -79,7 +82,9 @@ class Knock:
     @property
     def again(self) -> str:
         """What to do when it came to nothing."""
-        return "Start again: bastion login --device" if self.is_command_line else "Connect again."
+        if not self.is_command_line:
+            return "Connect again."
+        return f"Start again: bastion login --device{f' --{self.remedy}' if self.remedy else ''}"
 
     def event(self, kind: Kind, at: datetime, node: str, *, reasons: tuple[str, ...] = (), **more: str | None) -> Event:
         """What became of it, for the audit log."""
@@ -111,15 +116,21 @@ class Pending:
     def to_bytes(self) -> bytes:
         knock = self.knock
         scope = str(knock.scope) if knock.scope else None
-        facts = [str(knock.address), knock.country, knock.client, knock.target, scope, knock.login, knock.key]
+        where = [str(knock.address), knock.country, knock.client]
+        facts = [*where, knock.target, scope, knock.login, knock.key, knock.remedy]
         return json.dumps([self.code, self.connection, facts, self.until.timestamp()]).encode()
+
+    @property
+    def since(self) -> datetime:
+        """When it was begun."""
+        return self.until - LIFETIME
 
     @classmethod
     def from_bytes(cls, value: bytes) -> Self:
         code, connection, facts, until = json.loads(value)
-        address, country, client, target, scope, login, key = facts
-        place = Scope.parse(scope) if scope else None
-        knock = Knock(parse_address(address), country, client, target, place, login, key)
+        address, country, client, target, scope, login, key, remedy = facts
+        place, asked = Scope.parse(scope) if scope else None, Remedy(remedy) if remedy else None
+        knock = Knock(parse_address(address), country, client, target, place, login, key, asked)
         return cls(code, connection, knock, datetime.fromtimestamp(until, tz=UTC))
 
 
@@ -213,10 +224,10 @@ class DeviceLogins:
         await self._check_number(knock)
         return await self._keep(knock)
 
-    async def begin_command_line(self, address: Address, *, client: str) -> Pending:
+    async def begin_command_line(self, address: Address, *, client: str, remedy: Remedy | None = None) -> Pending:
         """A code for a command line that nobody waits for here: it asks with `ask`. Raises as `begin` does."""
         place = await self._doorstep.admit(address)
-        knock = Knock(address, place.country, printable(client), "", None, "", None)
+        knock = Knock(address, place.country, printable(client), "", None, "", None, remedy)
         await self._check_number(knock)
         pending = await self._keep(knock)
         self._waiting.discard(pending.connection)

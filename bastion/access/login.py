@@ -20,6 +20,7 @@ from bastion.core.audit import Event, Kind
 from bastion.core.errors import BastionError, NotFound, Refused, Unauthenticated, Unavailable
 from bastion.core.geofence import Address, Place
 from bastion.core.identity import MFA, ClaimMapping, Identity, IdentityKind, Proof, StepUp, identity_from
+from bastion.core.policy import Remedy
 from bastion.core.target import printable
 from bastion.ports import Clock, Coordination, Store
 
@@ -122,8 +123,10 @@ class _Begun:
     binding: str
     address: str
     destination: Destination
-    step_up_since: float | None = None
-    """Seconds since 1970, when a login that is made anew was asked for."""
+    remedy: Remedy | None = None
+    """What kind of login was asked for, other than any."""
+    begun_at: float = 0.0
+    """Seconds since 1970: what is made anew is made after that."""
 
     def to_bytes(self) -> bytes:
         match self.destination:
@@ -133,14 +136,15 @@ class _Begun:
                 destination = {"port": port, "challenge": challenge, "state": state}
             case _:
                 assert_never(self.destination)
-        values = [self.issuer, self.nonce, self.verifier, self.binding, self.address, destination, self.step_up_since]
-        return json.dumps(values).encode()
+        kept = [self.issuer, self.nonce, self.verifier, self.binding, self.address, destination]
+        return json.dumps([*kept, self.remedy, self.begun_at]).encode()
 
     @classmethod
     def from_bytes(cls, value: bytes) -> _Begun:
-        issuer, nonce, verifier, binding, address, to, since = json.loads(value)
+        issuer, nonce, verifier, binding, address, to, remedy, begun_at = json.loads(value)
         destination: Destination = ToPage(**to) if "path" in to else ToCommandLine(**to)
-        return cls(issuer, nonce, verifier, binding, address, destination, since)
+        wanted = None if remedy is None else Remedy(remedy)
+        return cls(issuer, nonce, verifier, binding, address, destination, wanted, begun_at)
 
 
 class Login:
@@ -180,11 +184,17 @@ class Login:
         return f"{self._public_url}/login/callback" + (f"/{issuer + 1}" if issuer else "")
 
     async def begin(
-        self, address: Address, *, issuer: int, binding: str, destination: Destination, step_up: bool = False
+        self,
+        address: Address,
+        *,
+        issuer: int,
+        binding: str,
+        destination: Destination,
+        remedy: Remedy | None = None,
     ) -> str:
         """The URL to send the browser to. ``binding`` is a secret that only this browser has, in a cookie.
 
-        With ``step_up`` the login has to be made anew, with several factors, and `finish` takes no other.
+        With a ``remedy`` the login has to be made anew, and as that has it; `finish` takes no other.
 
         Raises:
             Refused: the address may not log in; nothing was sent to the issuer, and the audit log says so.
@@ -194,14 +204,17 @@ class Login:
         place = await self._doorstep.admit(address)
         if not 0 <= issuer < len(self._issuers):
             raise NotFound("There is no such identity provider here.")
-        since = self._clock.now().timestamp() if step_up else None
-        begun = _Begun(issuer, new_secret(), new_secret(), digest(binding), str(address), destination, since)
+        kept = (issuer, new_secret(), new_secret(), digest(binding), str(address), destination)
+        begun = _Begun(*kept, remedy, self._clock.now().timestamp())
         state = new_secret()
         try:
             asked = self._issuers[issuer]
-            wish = StepUp(tuple(sorted(asked.mapping.mfa))) if step_up else None
             url = await asked.provider.authorization_url(
-                state, begun.nonce, challenge_of(begun.verifier), self.redirect_uri(issuer), wish
+                state,
+                begun.nonce,
+                challenge_of(begun.verifier),
+                self.redirect_uri(issuer),
+                None if remedy is None else StepUp(tuple(sorted(asked.mapping.mfa)) if remedy is Remedy.MFA else ()),
             )
         except Unavailable as error:
             await self._doorstep.record_failure(place, error.public, str(error))
@@ -295,18 +308,25 @@ def _check_step_up(begun: _Begun, identity: Identity, proof: Proof) -> None:
     Raises:
         Refused: it was not, or not with several factors, or the issuer does not say.
     """
-    if begun.step_up_since is None:
+    if begun.remedy is None:
         return
-    since = datetime.fromtimestamp(begun.step_up_since, tz=UTC) - CLOCKS_APART
+    is_page = isinstance(begun.destination, ToPage)
+    again = "Open the page again." if is_page else f"Start again: bastion login --{begun.remedy}"
+    since = datetime.fromtimestamp(begun.begun_at, tz=UTC)
     # Without auth_time the identity's is the time of the verification, which proves nothing here.
-    if "auth_time" not in proof.claims.claims or identity.authenticated_at < since:
-        raise Refused("The identity provider did not ask you to log in anew. Start again: bastion login --mfa")
-    if MFA not in identity.amr:
+    if "auth_time" not in proof.claims.claims or not is_remedied(Remedy.FRESH, identity, since):
+        raise Refused(f"The identity provider did not ask you to log in anew. {again}")
+    if not is_remedied(begun.remedy, identity, since):
         raise Refused(
-            "The identity provider did not ask for a second factor, or does not say so. Set one up there, "
-            "then start again: bastion login --mfa",
+            f"The identity provider did not ask for a second factor, or does not say so. Set one up there. {again}",
             detail=f"amr {sorted(identity.amr)}, acr {printable(str(proof.claims.claims.get('acr')))}",
         )
+
+
+def is_remedied(remedy: Remedy, identity: Identity, since: datetime) -> bool:
+    """Whether ``identity`` has logged in since then, and as ``remedy`` has it."""
+    is_anew = identity.authenticated_at >= since - CLOCKS_APART
+    return is_anew and (remedy is not Remedy.MFA or MFA in identity.amr)
 
 
 def _key(state: str) -> str:

@@ -68,6 +68,10 @@ class Client:
             fail("Your login is over. Run: bastion login", exits.NOT_LOGGED_IN)
         return cls(login.url, login.token)
 
+    def as_holder_of(self, token: str) -> Client:
+        """The same bastion, as somebody else or once more."""
+        return Client(self.url, token)
+
     def call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, query: Mapping[str, str] | None = None
     ) -> Any:

@@ -21,10 +21,11 @@ SLOWER = 5
 SPARE_COLUMNS = 4
 
 
-def log_in(client: Client) -> dict[str, Any]:
+def log_in(client: Client, remedy: str | None = None) -> dict[str, Any]:
     """The bastion's answer when somebody has said yes in a browser. Exits with a sentence when that does not happen."""
     name = f"bastion {__version__} on {printable(platform.node(), 40) or 'an unnamed machine'}"
-    begun = client.call("POST", "/api/v1/device", {"client": name})
+    wish = {"client": name} | ({"step_up": remedy} if remedy else {})
+    begun = client.call("POST", "/api/v1/device", wish)
     try:
         address, code = str(begun["verification_uri_complete"]), str(begun["user_code"])
         device_code, interval = str(begun["device_code"]), float(begun["interval"])

@@ -6,6 +6,7 @@ import base64
 import binascii
 import os
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -105,7 +106,7 @@ def ensure_key(files: SshFiles) -> Path:
 
 def _fetch(client: Client, files: SshFiles, target: str, holder: _Holder) -> Fetched:
     asked = {"public_key": holder.public_key, "target": target}
-    answer = client.call("POST", "/api/v1/certificates", asked)
+    client, answer = _ask(client, asked)
     grants = client.call("GET", "/api/v1/access")["grants"]
     try:
         blob, certificate = _read(answer["certificate"], holder.public_key)
@@ -126,6 +127,24 @@ def _fetch(client: Client, files: SshFiles, target: str, holder: _Holder) -> Fet
     except OSError as error:
         fail(f"{files.directory} cannot be written: {error.strerror or error}", exits.USAGE)
     return Fetched(domain, path, answer, holder.place == fresh.IN_AGENT)
+
+
+def _ask(client: Client, asked: dict[str, str]) -> tuple[Client, Any]:
+    """What the bastion answers; after a login made anew, when that is all it wants and somebody sits at a terminal.
+
+    So the ssh that waits for this goes on by itself.
+    """
+    reply = client.ask("POST", "/api/v1/certificates", asked)
+    remedy = reply.body.get("step_up") if reply.status == 401 and isinstance(reply.body, dict) else None
+    if remedy in ("fresh", "mfa") and sys.stderr.isatty():
+        from bastion.cli.login import step_up
+
+        typer.echo(reply.sentence, err=True)
+        client = step_up(client, remedy)
+        return client, client.call("POST", "/api/v1/certificates", asked)
+    if reply.status >= 300:
+        fail(reply.sentence, exits.NOT_LOGGED_IN if reply.status == 401 else exits.REFUSED)
+    return client, reply.body
 
 
 def _read(line: str, public_key: str) -> tuple[bytes, Certificate]:

@@ -35,6 +35,7 @@ def login(
     device: Annotated[
         bool, typer.Option("--device", help="Log in with a browser on another machine, by a code; for servers.")
     ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Log in anew, where a policy wants it more recent.")] = False,
     mfa: Annotated[
         bool, typer.Option("--mfa", help="Log in anew, with a second factor, where a policy demands one.")
     ] = False,
@@ -57,7 +58,8 @@ def login(
     if token_file is not None:
         answer = _by_token(client, token_file)
     else:
-        answer = _by_device(client) if device else _by_browser(client, open_it=not no_browser, mfa=mfa)
+        remedy = "mfa" if mfa else "fresh" if fresh else None
+        answer = _by_device(client, remedy) if device else _by_browser(client, remedy, open_it=not no_browser)
     until = _remember(client, answer)
     if json_:
         _print_json({"url": client.url, "identity": answer["identity"], "expires_at": answer["expires_at"]})
@@ -111,7 +113,17 @@ def _forget_certificates() -> None:
         fail(f"A certificate could not be removed: {error}", exits.REFUSED)
 
 
-def _by_browser(client: Client, *, open_it: bool, mfa: bool) -> dict[str, Any]:
+def step_up(client: Client, remedy: str) -> Client:
+    """Log in anew, as a policy wants it, with a browser on this machine; the client to ask again with.
+
+    Exits with a sentence when it came to nothing.
+    """
+    answer = _by_browser(client, remedy, open_it=True)
+    _remember(client, answer)
+    return client.as_holder_of(answer["token"])
+
+
+def _by_browser(client: Client, remedy: str | None, *, open_it: bool) -> dict[str, Any]:
     """What the bastion answers when somebody has logged in with a browser on this machine."""
     from bastion.access.pkce import challenge_of, new_secret
     from bastion.cli import exits
@@ -120,7 +132,7 @@ def _by_browser(client: Client, *, open_it: bool, mfa: bool) -> dict[str, Any]:
 
     verifier, state = new_secret(), new_secret()
     with Loopback(state) as loopback:
-        _send_to_browser(client.url, loopback, challenge_of(verifier), state, open_it=open_it, mfa=mfa)
+        _send_to_browser(client.url, loopback, challenge_of(verifier), state, remedy, open_it=open_it)
         code = loopback.wait(WAIT_SECONDS)
         if code is None:
             fail("Nobody logged in within five minutes. Start again: bastion login", exits.NOT_LOGGED_IN)
@@ -132,11 +144,11 @@ def _by_browser(client: Client, *, open_it: bool, mfa: bool) -> dict[str, Any]:
     return answer
 
 
-def _by_device(client: Client) -> dict[str, Any]:
+def _by_device(client: Client, remedy: str | None) -> dict[str, Any]:
     """The same with a browser on any machine (RFC 8628)."""
     from bastion.cli import devicecode
 
-    return devicecode.log_in(client)
+    return devicecode.log_in(client, remedy)
 
 
 def _by_token(client: Client, file: Path) -> dict[str, Any]:
@@ -146,10 +158,12 @@ def _by_token(client: Client, file: Path) -> dict[str, Any]:
     return workload.log_in(client, file)
 
 
-def _send_to_browser(url: str, loopback: Loopback, challenge: str, state: str, *, open_it: bool, mfa: bool) -> None:
+def _send_to_browser(
+    url: str, loopback: Loopback, challenge: str, state: str, remedy: str | None, *, open_it: bool
+) -> None:
     from urllib.parse import urlencode
 
-    wish = {"port": loopback.port, "challenge": challenge, "state": state} | ({"mfa": 1} if mfa else {})
+    wish = {"port": loopback.port, "challenge": challenge, "state": state} | ({remedy: 1} if remedy else {})
     address = f"{url}/login/cli?{urlencode(wish)}"
     typer.echo(f"Log in with a browser on this machine:\n\n  {address}\n", err=True)
     if open_it:

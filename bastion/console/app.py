@@ -25,6 +25,7 @@ from bastion.core.errors import (
     Unauthenticated,
     Unavailable,
 )
+from bastion.core.policy import Remedy, StepUpNeeded
 from bastion.core.target import printable
 
 MIN_AIOHTTP = (3, 14, 5)
@@ -120,7 +121,7 @@ def check_parser() -> None:
 def status_of(error: BastionError) -> int:
     """The HTTP status of an error; most special first."""
     match error:
-        case Unauthenticated():
+        case Unauthenticated() | StepUpNeeded():
             return 401
         case NotFound():
             return 404
@@ -149,7 +150,8 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         log.info("refused", route=_route(request), error=printable(str(error), 500))
         if _BEGUN in request:  # half a stream cannot become an error page; aiohttp cuts the connection
             raise
-        return _answer(request, status_of(error), error.public)
+        remedy = error.remedy if isinstance(error, StepUpNeeded) else None
+        return _answer(request, status_of(error), error.public, remedy)
     except TimeoutError:
         log.warning("no answer in time", route=_route(request))
         return _answer(request, 503, "The bastion did not answer in time. Try again in a minute.")
@@ -173,11 +175,15 @@ async def _deadline(request: web.Request, handler: Handler) -> web.StreamRespons
             del request[_DEADLINE]
 
 
-def _answer(request: web.Request, status: int, sentence: str) -> web.Response:
-    if request.path.startswith("/api/"):
-        headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-        return web.json_response({"error": sentence}, status=status, headers=headers)
-    return error_page(status, sentence)
+def _answer(request: web.Request, status: int, sentence: str, remedy: Remedy | None = None) -> web.Response:
+    """The sentence as a program or a person reads it; and which kind of login would do (RFC 9470, section 3)."""
+    if not request.path.startswith("/api/"):
+        return error_page(status, sentence)
+    said, headers = {"error": sentence}, {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if remedy is not None:
+        said["step_up"] = remedy
+        headers["WWW-Authenticate"] = 'Bearer error="insufficient_user_authentication", max_age="0"'
+    return web.json_response(said, status=status, headers=headers)
 
 
 async def _health(request: web.Request) -> web.Response:

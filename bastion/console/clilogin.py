@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Mapping
+from typing import Any, assert_never
 
 from aiohttp import web
 
 from bastion.access.clilogin import INTERVAL, CommandLineLogins, Done, NotYet
 from bastion.access.devicelogin import LIFETIME
-from bastion.console.body import read_strings
+from bastion.console.body import read_object, read_strings
 from bastion.console.caller import peer_address
 from bastion.console.login import identity_as_json
+from bastion.core.policy import Remedy
 
 
 def routes(*, logins: CommandLineLogins, public_url: str) -> list[web.RouteDef]:
@@ -18,8 +20,8 @@ def routes(*, logins: CommandLineLogins, public_url: str) -> list[web.RouteDef]:
     page = f"{public_url.rstrip('/')}/device"
 
     async def begin(request: web.Request) -> web.Response:
-        (client,) = await read_strings(request, "client")
-        begun = await logins.begin(peer_address(request), client=client)
+        wish = await read_object(request, required=["client"], optional=["step_up"])
+        begun = await logins.begin(peer_address(request), client=_client(wish), remedy=_remedy(wish))
         body = {
             "device_code": begun.device_code,
             "user_code": begun.pending.code,
@@ -47,3 +49,16 @@ def routes(*, logins: CommandLineLogins, public_url: str) -> list[web.RouteDef]:
                 assert_never(answer)
 
     return [web.post("/api/v1/device", begin), web.post("/api/v1/token/device", ask)]
+
+
+def _client(wish: Mapping[str, Any]) -> str:
+    if not isinstance(wish["client"], str):
+        raise web.HTTPBadRequest(text="client is not a string.")
+    return str(wish["client"])
+
+
+def _remedy(wish: Mapping[str, Any]) -> Remedy | None:
+    try:
+        return None if (said := wish.get("step_up")) is None else Remedy(said)
+    except ValueError:
+        raise web.HTTPBadRequest(text="step_up is neither fresh nor mfa.") from None

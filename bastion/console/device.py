@@ -7,7 +7,9 @@ elsewhere than the client must be given the code by hand.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
+from urllib.parse import urlencode
 
 from aiohttp import web
 
@@ -18,11 +20,16 @@ from bastion.console.login import browser_caller
 from bastion.console.pages import page
 from bastion.core.errors import Conflict, Refused
 from bastion.core.geofence import Address
+from bastion.core.identity import Identity
+from bastion.core.policy import Remedy, StepUpNeeded
 
 
-def routes(*, confirmation: Confirmation) -> list[web.RouteDef]:
-    """The page that asks for a code, the page of a code, and the forms on both."""
-    pages = _Pages(confirmation)
+def routes(*, confirmation: Confirmation, issuers: Sequence[str]) -> list[web.RouteDef]:
+    """The page that asks for a code, the page of a code, and the forms on both.
+
+    ``issuers`` are those of the login, in its order: who has to log in anew is sent to their own.
+    """
+    pages = _Pages(confirmation, tuple(issuers))
     return [
         web.get("/device", pages.ask_code, allow_head=False),
         web.post("/device", pages.take_code),
@@ -32,8 +39,9 @@ def routes(*, confirmation: Confirmation) -> list[web.RouteDef]:
 
 
 class _Pages:
-    def __init__(self, confirmation: Confirmation) -> None:
+    def __init__(self, confirmation: Confirmation, issuers: Sequence[str]) -> None:
         self._confirmation = confirmation
+        self._issuers = issuers
 
     async def ask_code(self, request: web.Request) -> web.Response:
         await browser_caller(request)
@@ -50,7 +58,7 @@ class _Pages:
     async def ask(self, request: web.Request) -> web.Response:
         caller = await browser_caller(request)
         question = await self._confirmation.look(request.match_info["code"], caller.identity, caller.place)
-        return _question_page(question, caller)
+        return self._question_page(question, caller)
 
     async def answer(self, request: web.Request) -> web.Response:
         caller, _ = await request.app[CALLERS].of_form(request)
@@ -59,14 +67,57 @@ class _Pages:
             raise Conflict("You are logged in as somebody else than when this page was shown. Open it again.")
         match _field(form, "answer"):
             case "approve":
-                typed = _field(form, "typed")
-                knock = await self._confirmation.approve(code, typed, caller.identity, caller.place)
+                try:
+                    knock = await self._confirmation.approve(code, _field(form, "typed"), caller.identity, caller.place)
+                except StepUpNeeded:  # the login has become too old while they read; the page says what to do
+                    return web.Response(status=303, headers={"Location": f"/device/{code}"})
                 return _done_page(knock)
             case "refuse":
                 await self._confirmation.refuse(code, caller.identity, caller.place)
                 return page("Refused", "<p>It was refused. Nobody was logged in by it.</p>")
             case _:
                 raise Refused("This form was not sent by a page of the bastion.")
+
+    def _question_page(self, question: Question, caller: Caller) -> web.Response:
+        knock, identity, code = question.pending.knock, caller.identity, question.pending.code
+        facts = {
+            "Target": _opens(knock),
+            "Comes from": _where(knock.address, knock.country),
+            "Program": f"<code>{escape(knock.client)}</code>",
+            "Key": _key(knock),
+            "Logs in as": f"<strong>{escape(identity.display)}</strong><br><small>{escape(str(identity.id))}</small>",
+        }
+        listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items() if value)
+        step_up, must = question.prospect.step_up, question.must_step_up is not None
+        anew = "" if step_up is None else self._anew(step_up, identity, code, must=must)
+        compared = "" if must else _typed() if question.elsewhere else _compared(code)
+        body = (
+            f"<p>{_who_asks(knock)} asks to work as you. Approve only what you started yourself, just now.</p>"
+            + (_warning(question) if question.elsewhere else "")
+            + f'<dl>{listed}</dl><form method="post" action="/device/{escape(code)}">'
+            + f'<input type="hidden" name="identity" value="{escape(str(identity.id))}">'
+            + f'{compared}{anew}<div class="choice">'
+            + ("" if must else '<button name="answer" value="approve">Approve</button>')
+            + '<button name="answer" value="refuse" class="second" formnovalidate>Refuse</button></div></form>'
+        )
+        return page("Is this your terminal?", body)
+
+    def _anew(self, step_up: StepUpNeeded, identity: Identity, code: str, *, must: bool) -> str:
+        """The way to the identity provider and back to this page, while the terminal waits."""
+        query = {step_up.remedy.value: "1", "next": f"/device/{code}"}
+        if identity.id.issuer in self._issuers:
+            query["issuer"] = str(self._issuers.index(identity.id.issuer))
+        link = f'href="/login?{escape(urlencode(query))}"'
+        how = "with a second factor" if step_up.remedy is Remedy.MFA else "once more"
+        if must:
+            return (
+                f"<p>This asks for a login {_STRONGER[step_up.remedy]}. Your terminal waits meanwhile.</p>"
+                f'<a class="button wide" {link}>Log in {how}</a>'
+            )
+        return f"<p><small>A part of what your grant covers asks for more: <a {link}>log in {how}</a>.</small></p>"
+
+
+_STRONGER = {Remedy.FRESH: "that is more recent than yours", Remedy.MFA: "with a second factor, made just now"}
 
 
 def _field(form: object, name: str) -> str:
@@ -88,26 +139,10 @@ def _code_page(problem: str = "") -> web.Response:
 _CODE_INPUT = 'class="code" required autocomplete="off" autocapitalize="characters" spellcheck="false" maxlength="16"'
 
 
-def _question_page(question: Question, caller: Caller) -> web.Response:
-    knock, identity = question.pending.knock, caller.identity
-    facts = {
-        "Target": _opens(knock),
-        "Comes from": _where(knock.address, knock.country),
-        "Program": f"<code>{escape(knock.client)}</code>",
-        "Key": "" if knock.is_command_line else f"<code>{escape(knock.key)}</code>" if knock.key else "none was shown",
-        "Logs in as": f"<strong>{escape(identity.display)}</strong><br><small>{escape(str(identity.id))}</small>",
-    }
-    listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items() if value)
-    body = (
-        f"<p>{_who_asks(knock)} asks to work as you. Approve only what you started yourself, just now.</p>"
-        + (_warning(question) if question.elsewhere else "")
-        + f'<dl>{listed}</dl><form method="post" action="/device/{escape(question.pending.code)}">'
-        + f'<input type="hidden" name="identity" value="{escape(str(identity.id))}">'
-        + (_typed() if question.elsewhere else _compared(question.pending.code))
-        + '<div class="choice"><button name="answer" value="approve">Approve</button>'
-        + '<button name="answer" value="refuse" class="second" formnovalidate>Refuse</button></div></form>'
-    )
-    return page("Is this your terminal?", body)
+def _key(knock: Knock) -> str:
+    if knock.is_command_line:
+        return ""
+    return f"<code>{escape(knock.key)}</code>" if knock.key else "none was shown"
 
 
 def _who_asks(knock: Knock) -> str:

@@ -17,6 +17,7 @@ from bastion.console.caller import CALLERS, Caller, Callers, check_same_origin, 
 from bastion.console.pages import page
 from bastion.core.errors import NotFound, Refused, Unauthenticated
 from bastion.core.identity import Identity
+from bastion.core.policy import Remedy
 
 BINDING_SECONDS = 15 * 60
 """A little longer than a login may take."""
@@ -95,7 +96,7 @@ class _Pages:
             issuer=int(number),
             binding=binding,
             destination=destination,
-            step_up="mfa" in request.query,
+            remedy=next((remedy for remedy in reversed(Remedy) if remedy in request.query), None),
         )
         response = web.Response(status=302, headers={"Location": url})
         callers.set_cookie(response, "bastion-login", binding, BINDING_SECONDS)

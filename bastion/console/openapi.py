@@ -16,7 +16,7 @@ from bastion.console.body import MAX_BODY
 from bastion.console.filters import MAX_LIMIT
 from bastion.console.grants import MAX_WAIT
 from bastion.core.grant import MAX_REASON, Basis, Verdict
-from bastion.core.policy import Action
+from bastion.core.policy import Action, Remedy
 from bastion.core.request import Stage
 
 Schema = dict[str, Any]
@@ -174,7 +174,7 @@ OPERATIONS = (
     Operation("post", "/token", "Exchange a login's code", takes=_object({"code": TEXT, "verifier": TEXT}, closed=True),
               is_open=True),
     Operation("post", "/device", "Begin a login on another device (RFC 8628)", takes=_object({"client": TEXT},
-              closed=True), is_open=True),
+              {"step_up": {"enum": [remedy.value for remedy in Remedy]}}, closed=True), is_open=True),
     Operation("post", "/token/device", "Ask whether it is done", takes=_object({"device_code": TEXT}, closed=True),
               is_open=True),
     Operation("post", "/token/exchange", "Exchange a workload's token (RFC 8693)", takes=_object(
@@ -185,7 +185,7 @@ OPERATIONS = (
 
 _ERRORS = {
     "400": "It is not what the description says.",
-    "401": "Nobody is logged in.",
+    "401": "Nobody is logged in, or not as a policy demands; then step_up says how (RFC 9470).",
     "403": "Place, policy or a law forbid it; the sentence says which.",
     "404": "What it names does not exist, or not for you.",
     "409": "Something has changed since.",

@@ -38,6 +38,7 @@ input { width: 100%; margin-top: .35rem; padding: .6rem; border: 1px solid var(-
 input:focus-visible { outline: 3px solid var(--mark); outline-offset: 2px; }
 .code { font: 600 1.6rem/1.3 ui-monospace, monospace; letter-spacing: .08em; text-align: center; }
 .warning { padding: .75rem 1rem; border: 2px solid var(--alarm); border-radius: .5rem; }
+a.button.wide { display: block; text-align: center; }
 .choice { display: flex; gap: .75rem; }
 .choice button { flex: 1; }
 button.second { background: none; color: var(--ink); border: 1px solid var(--line); }

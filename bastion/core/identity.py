@@ -85,8 +85,8 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class StepUp:
-    """A login that must be made anew, with several factors. ``acr_values`` are the issuer's own words for that
-    (OpenID Connect Core 1.0, section 3.1.2.1); without any it does what it does by default.
+    """A login that must be made anew. ``acr_values`` are the issuer's own words for several factors, where those are
+    demanded (OpenID Connect Core 1.0, section 3.1.2.1); without any it does what it does by default.
     """
 
     acr_values: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, assert_never
 
+from bastion.core.errors import Refused
 from bastion.core.files import Limits
 from bastion.core.geofence import Fence, Outside, Place
 from bastion.core.hours import Hours
@@ -71,8 +72,27 @@ class Power(StrEnum):
     ADMINISTER = "administer"
 
 
-STEP_UP = "A fresh login with a second factor would do: bastion login --mfa"
-"""Said where nothing else stands in the way."""
+class Remedy(StrEnum):
+    """What people can do by themselves where nothing but their login stands in the way; the weakest comes first."""
+
+    FRESH = "fresh"
+    """Log in anew: they proved who they are too long ago."""
+    MFA = "mfa"
+    """Log in anew, with a second factor."""
+
+    @property
+    def sentence(self) -> str:
+        """What to do, for a terminal."""
+        how = " with a second factor" if self is Remedy.MFA else ""
+        return f"A fresh login{how} would do: bastion login --{self}"
+
+
+class StepUpNeeded(Refused):
+    """Who somebody is was proven too long ago, or too weakly; after ``remedy`` the same question may be asked again."""
+
+    def __init__(self, public: str, remedy: Remedy) -> None:
+        super().__init__(public)
+        self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +157,8 @@ class NotPermitted:
     """Anything but a clean Allow. ``reasons`` are sentences; never empty."""
 
     reasons: tuple[str, ...]
+    remedy: Remedy | None = None
+    """After which it would be permitted."""
 
 
 Ruling = Permitted | NotPermitted
@@ -184,6 +206,8 @@ class Deny:
     """No, and a grant would not change it."""
 
     reasons: tuple[str, ...]
+    remedy: Remedy | None = None
+    """What would."""
 
 
 Decision = Allow | NeedsGrant | Deny
@@ -254,16 +278,18 @@ def decide(
             )
 
     refusals: list[str] = []
+    remedies: set[Remedy | None] = set()
     for grant in covering:
         ruling = rulings.get(grant.id, NotPermitted(("no policy was asked",)))
         match ruling:
             case Permitted(policies):
                 return Allow(grant, (judgement.reason, *(f"permitted by {p}" for p in policies)), bool(elsewhere))
-            case NotPermitted(reasons):
+            case NotPermitted(reasons, remedy):
                 refusals.extend(reasons)
+                remedies.add(remedy)
             case _:
                 assert_never(ruling)
-    return Deny(tuple(dict.fromkeys(refusals)))
+    return Deny(tuple(dict.fromkeys(refusals)), next((r for r in Remedy if r in remedies), None))
 
 
 def _missing(access: Access, near_misses: list[str]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
@@ -22,7 +22,8 @@ from bastion.adapters.keyfile import load_or_create_key
 from bastion.core.audit import Kind
 from bastion.core.errors import Refused
 from bastion.core.geofence import Address, Place, parse_address
-from bastion.core.identity import Identity
+from bastion.core.identity import MFA, Identity
+from bastion.core.policy import Remedy, StepUpNeeded
 from tests.fakes import FakeClock
 from tests.office import CARLA, NODE, SAM, Office, catalogue, open_office
 
@@ -74,7 +75,7 @@ async def desk(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Desk]:
             office,
             clock,
             CommandLineLogins(logins=logins, doorstep=doorstep, tokens=tokens, coordination=office.coordination),
-            Confirmation(catalogue=catalogue(), node=NODE, **parts),
+            office.confirmation(),
             tokens,
         )
 
@@ -93,6 +94,21 @@ async def test_the_token_is_that_of_whoever_said_yes_and_comes_once(desk: Desk) 
     assert event.details["client"] == CLIENT
     assert await desk.reason(begun) is Reason.OVER
     assert await desk.leaves(begun) == []
+
+
+async def test_a_command_line_that_asked_for_a_second_factor_gets_no_other_login(desk: Desk) -> None:
+    strong = replace(CARLA, amr=frozenset({MFA}))
+    desk.clock.advance(timedelta(minutes=4))
+    begun = await desk.command_lines.begin(HOME, client=CLIENT, remedy=Remedy.MFA)
+    fresh = replace(CARLA, authenticated_at=desk.clock.now())
+    for weak_or_old in (CARLA, strong, fresh):
+        with pytest.raises(StepUpNeeded):
+            await desk.approve(begun, weak_or_old)
+        assert await desk.reason(begun) is Reason.PENDING
+    await desk.approve(begun, replace(fresh, amr=frozenset({MFA})))
+    done = await desk.ask(begun)
+    assert isinstance(done, Done)
+    assert MFA in done.identity.amr
 
 
 async def test_a_no_ends_it(desk: Desk) -> None:

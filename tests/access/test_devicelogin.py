@@ -80,10 +80,7 @@ async def desk(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Desk]:
             locator=MaxMindLocator(None, networks, clock=clock), catalogue=catalogue(),
             coordination=office.coordination, store=office.store, clock=clock, node=NODE,
         )  # fmt: skip
-        page = Confirmation(
-            store=office.store, coordination=office.coordination, catalogue=catalogue(), clock=clock, node=NODE
-        )
-        yield Desk(office, clock, _device_logins(office, doorstep, clock), page, doorstep)
+        yield Desk(office, clock, _device_logins(office, doorstep, clock), office.confirmation(), doorstep)
 
 
 def _device_logins(office: Office, doorstep: Doorstep, clock: FakeClock, max_waiting: int = 1000) -> DeviceLogins:
@@ -150,8 +147,8 @@ async def test_of_two_that_answer_at_once_one_is_told_that_it_was_answered(desk:
 async def test_a_code_that_was_looked_at_and_answered_meanwhile_is_not_answered_twice(desk: Desk) -> None:
     pending = await desk.begin()
     slow = Overtaken(
-        store=desk.office.store, coordination=desk.office.coordination, catalogue=catalogue(), clock=desk.clock,
-        node=NODE,
+        prospects=desk.office.prospects(), store=desk.office.store, coordination=desk.office.coordination,
+        catalogue=catalogue(), clock=desk.clock, node=NODE,
     )  # fmt: skip
     with pytest.raises(Conflict, match="answered already"):
         await slow.approve(pending.code, None, CARLA, desk.place(HOME))

@@ -19,7 +19,7 @@ from bastion.core.geofence import Fence, Place, parse_address
 from bastion.core.grant import Grant
 from bastion.core.hours import Hours
 from bastion.core.identity import Identity, IdentityId, IdentityKind
-from bastion.core.policy import SSH_ACTIONS, STEP_UP, Access, Action, Demands, NotPermitted, Permitted, Power, Ruling
+from bastion.core.policy import SSH_ACTIONS, Access, Action, Demands, NotPermitted, Permitted, Power, Remedy, Ruling
 from bastion.core.policy import strictest as strictest_of
 from bastion.core.target import Catalogue, Environment, Region, Scope, Target, catalogue_of
 from bastion.core.ticket import TicketPattern
@@ -766,20 +766,23 @@ when { !context.mfa || context.authenticated_age > duration("10m") };
 
 
 @pytest.mark.parametrize(
-    ("mfa", "logged_in", "refused"),
+    ("mfa", "logged_in", "remedy"),
     [
-        (False, timedelta(), True),
-        (True, timedelta(minutes=11), True),
-        (False, timedelta(hours=1), True),
-        (True, timedelta(minutes=9), False),
+        (False, timedelta(), Remedy.MFA),
+        (True, timedelta(minutes=11), Remedy.FRESH),
+        (False, timedelta(hours=1), Remedy.MFA),
+        (True, timedelta(minutes=9), None),
     ],
     ids=["no second factor", "too long ago", "neither", "strong and fresh"],
 )
-def test_what_only_lacks_a_fresh_and_strong_login_is_told_so(mfa: bool, logged_in: timedelta, refused: bool) -> None:
+def test_what_only_lacks_a_fresh_or_strong_login_is_told_the_least_that_would_do(
+    mfa: bool, logged_in: timedelta, remedy: Remedy | None
+) -> None:
     ruling = ask(SHORT_LIVED, wish(somebody("contractors", mfa=mfa, logged_in=logged_in)))
-    assert isinstance(ruling, NotPermitted) == refused
-    if isinstance(ruling, NotPermitted):
-        assert ruling.reasons == ("Forbidden by policy fresh-and-strong.", STEP_UP)
+    if remedy is None:
+        assert isinstance(ruling, Permitted)
+    else:
+        assert ruling == NotPermitted(("Forbidden by policy fresh-and-strong.", remedy.sentence), remedy)
 
 
 def test_what_a_step_up_would_not_open_does_not_ask_for_one() -> None:
@@ -789,14 +792,15 @@ def test_what_a_step_up_would_not_open_does_not_ask_for_one() -> None:
     )
     ruling = ask(both, wish(login="root"))
     assert isinstance(ruling, NotPermitted)
-    assert STEP_UP not in ruling.reasons
+    assert ruling.remedy is None
+    assert not any("bastion login" in reason for reason in ruling.reasons)
 
 
 def test_a_request_that_only_lacks_a_second_factor_is_told_so(catalogue: Catalogue) -> None:
     text = TEMPLATE + '@id("a") permit (principal, action == Action::"request", resource) when { context.mfa };'
     ruling = CedarPolicies(text, catalogue).may(Power.REQUEST, CARLA, BERLIN, NOW, target=WEB, login="deploy")
     assert isinstance(ruling, NotPermitted)
-    assert ruling.reasons[-1] == STEP_UP
+    assert (ruling.reasons[-1], ruling.remedy) == (Remedy.MFA.sentence, Remedy.MFA)
 
 
 def test_what_is_kept_of_a_question_answers_no_other_question() -> None:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from bastion.access.confirmation import MAX_LOOKUPS, Confirmation
+from bastion.access.confirmation import MAX_LOOKUPS
 from bastion.access.devicelogin import LIFETIME, Knock, Pending, answer_key, login_key
 from bastion.access.pkce import new_secret
 from bastion.access.tokens import Audience
@@ -23,7 +23,7 @@ from bastion.core.geofence import parse_address
 from bastion.core.identity import Identity
 from bastion.demo.browser import Page, ScriptedBrowser
 from tests.fakes import FakeClock
-from tests.office import CARLA, NODE, OTTO, STAGING, WEB, catalogue, open_office
+from tests.office import CARLA, ISSUER, OTTO, STAGING, WEB, open_office
 from tests.office_console import BERLIN_ADDRESS, BOSTON_ADDRESS, OfficeConsole, open_console
 
 ELSEWHERE = "127.0.0.2"
@@ -73,10 +73,8 @@ class Desk:
 @pytest.fixture
 async def desk(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Desk]:
     async with open_office(tmp_path, clock) as office:
-        confirmation = Confirmation(
-            store=office.store, coordination=office.coordination, catalogue=catalogue(), clock=clock, node=NODE
-        )
-        async with open_console(office, *device.routes(confirmation=confirmation)) as console:
+        pages = device.routes(confirmation=office.confirmation(), issuers=[ISSUER])
+        async with open_console(office, *pages) as console:
             yield Desk(console, clock)
 
 

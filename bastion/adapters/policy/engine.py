@@ -26,7 +26,7 @@ from bastion.core import files
 from bastion.core.geofence import Place
 from bastion.core.grant import Grant
 from bastion.core.identity import Identity, IdentityId
-from bastion.core.policy import STEP_UP, Access, NotPermitted, Permitted, Power, Ruling, strictest
+from bastion.core.policy import Access, NotPermitted, Permitted, Power, Remedy, Ruling, strictest
 from bastion.core.target import Catalogue, Scope, Target, printable
 
 KEPT_POLICIES = 20_000
@@ -154,7 +154,8 @@ class CedarPolicies:
         ids = tuple(sorted(self._rules[reason].id if reason in self._rules else reason for reason in reasons))
         if answer.decision is not cedarpy.Decision.Allow:
             denial = self._denial(question, ids)
-            return NotPermitted((*denial.reasons, STEP_UP)) if self._would_a_step_up_do(question, policies) else denial
+            remedy = self._remedy(question, policies)
+            return denial if remedy is None else NotPermitted((*denial.reasons, remedy.sentence), remedy)
         demands = strictest(self._rules[reason].demands for reason in reasons if reason in self._rules)
         if demands is None:
             both = " and ".join(ids)
@@ -179,13 +180,13 @@ class CedarPolicies:
         }
         return cedarpy.is_authorized(request, policies, self._entities(question.identity, question.resource), schema())
 
-    def _would_a_step_up_do(self, question: _Question, policies: cedarpy.PolicySet) -> bool:
-        """Whether it would be permitted to somebody who had just logged in with several factors."""
-        stepped_up = facts.stepped_up(question.context)
-        if stepped_up == question.context:
-            return False
-        answer = self._answer(replace(question, context=stepped_up), policies)
-        return answer.decision is cedarpy.Decision.Allow and not answer.diagnostics.errors
+    def _remedy(self, question: _Question, policies: cedarpy.PolicySet) -> Remedy | None:
+        """The least after which it would be permitted to somebody who had done that this moment."""
+        for remedy in Remedy:
+            answer = self._answer(replace(question, context=facts.remedied(question.context, remedy)), policies)
+            if answer.decision is cedarpy.Decision.Allow and not answer.diagnostics.errors:
+                return remedy
+        return None
 
     def _denial(self, question: _Question, forbids: tuple[str, ...]) -> NotPermitted:
         if forbids:

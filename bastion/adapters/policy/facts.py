@@ -13,6 +13,7 @@ from typing import Any
 
 from bastion.core.geofence import Place
 from bastion.core.identity import Identity, IdentityId
+from bastion.core.policy import Remedy
 from bastion.core.target import Catalogue, Scope, Target
 
 Json = dict[str, Any]
@@ -106,9 +107,10 @@ def moment(identity: Identity, place: Place | None, now: datetime) -> Json:
     return context
 
 
-def stepped_up(context: Json) -> Json:
-    """The same context after a login that was made this moment, with several factors."""
-    return context | {"mfa": True, "authenticated_age": _extension("duration", "0s")}
+def remedied(context: Json, remedy: Remedy) -> Json:
+    """The same context after a login that was made this moment, and as ``remedy`` has it."""
+    fresh = context | {"authenticated_age": _extension("duration", "0s")}
+    return fresh | {"mfa": True} if remedy is Remedy.MFA else fresh
 
 
 def encode(entities: list[Json]) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urljoin, urlsplit
@@ -14,6 +16,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import aiohttp
 from joserfc.jwk import ECKey, RSAKey
 
+from bastion.demo.browser import Page, read_form
 from bastion.demo.tools import UNPACKED, MissingTool
 from tests.services.ports import free_port
 
@@ -105,6 +108,20 @@ class RealBrowser:
             else:
                 return status, url
         raise AssertionError(f"too many redirects: {url}")
+
+    async def press(self, url: str, **chosen: str) -> int:
+        """Press a button of the form on the last page, which came from ``url``; the status of what answers."""
+        form = read_form(Page(url, 200, {}, self.last))
+        where, headers = urljoin(url, form.action), {"Origin": "{0.scheme}://{0.netloc}".format(urlsplit(url))}
+        async with self.session.post(where, data={**form.hidden, **chosen}, headers=headers) as response:
+            self.last = await response.text()
+            return response.status
+
+    def link(self, beginning: str) -> str:
+        """Where a link or button of the last page leads that begins so."""
+        found = re.search(rf'href="({re.escape(beginning)}[^"]*)"', self.last)
+        assert found is not None, self.last
+        return unescape(found[1])
 
     async def callback(self, url: str, redirect_uri: str, **how: Any) -> dict[str, str]:
         """Log in at the provider; what it sends back to ``redirect_uri``."""

@@ -1,0 +1,143 @@
+"""Logins too weak or too old for a target are made anew while the same ssh waits, and it goes on afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from html import unescape
+from pathlib import Path
+
+import asyncssh
+import pytest
+
+from bastion.core.audit import Kind
+from bastion.demo.browser import ScriptedBrowser
+from tests.plain import Client, plain_logins, program
+from tests.services.oidc_provider import RealBrowser
+from tests.whole import POLICY, TARGET, Whole, whole
+from tests.world import POLICY as ANY_GRANT
+from tests.world import world
+
+STRONG = '@id("strong") forbid (principal, action in Action::"connect", resource) unless { context.mfa };'
+RECENT = """
+@id("recent") forbid (principal, action in Action::"connect", resource)
+when { context.authenticated_age > duration("3m") };
+"""
+STRONG_SHELLS = '@id("shells") forbid (principal, action == Action::"ssh:shell", resource) unless { context.mfa };'
+
+RESOLVED = f"deploy@{TARGET}"
+
+
+@pytest.fixture
+async def bastion(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Whole]:
+    async with whole(tmp_path, policy=POLICY + request.param) as running:
+        await running.grant(running.alice)
+        yield running
+
+
+async def opened(bastion: Whole, browser: RealBrowser, code: str) -> str:
+    """Open the page of ``code``, logging in with a password alone; its URL."""
+    page = f"{bastion.url}/device/{code}"
+    assert await browser.visit(page) == (200, page), browser.last
+    return page
+
+
+@pytest.mark.parametrize("bastion", [STRONG], indirect=True, ids=["a second factor"])
+async def test_a_waiting_ssh_goes_on_after_its_person_has_shown_a_second_factor(bastion: Whole) -> None:
+    async with program("plink", bastion, "echo reached", user=RESOLVED) as client, bastion.browser() as browser:
+        page = await opened(bastion, browser, await client.code())
+        assert "with a second factor, made just now" in browser.last
+        assert 'value="approve"' not in browser.last
+        back = await browser.visit(bastion.url + browser.link("/login?mfa="), mfa=True)
+        assert back == (200, page)
+        assert "/login?" not in browser.last, "nothing more is asked"
+        assert await browser.press(page, answer="approve") == 200
+        assert await client.status() == 0, client.seen
+        assert b"reached" in client.seen
+        assert client.seen.count(b"/device/") == 1, "it was asked once"
+    (event,) = await bastion.events(Kind.SESSION_STARTED)
+    assert event.identity == bastion.alice
+
+
+@pytest.mark.parametrize("bastion", [STRONG], indirect=True, ids=["a second factor"])
+async def test_without_the_second_factor_nothing_opens_and_the_ssh_waits_for_another_try(bastion: Whole) -> None:
+    async with program("openssh", bastion, "echo reached", user=RESOLVED) as client, bastion.browser() as browser:
+        page = await opened(bastion, browser, await client.code())
+        assert await browser.press(page, answer="approve") == 200
+        assert "with a second factor, made just now" in browser.last, "it says again what it takes"
+        status, _ = await browser.visit(bastion.url + browser.link("/login?mfa="), mfa=False)
+        assert (status, "did not ask for a second factor" in browser.last) == (403, True)
+        assert client.process.returncode is None
+        await browser.visit(page)
+        await browser.visit(bastion.url + browser.link("/login?mfa="), mfa=True)
+        await browser.press(page, answer="approve")
+        assert await client.status() == 0, client.seen
+
+
+async def test_a_login_that_is_too_old_is_made_once_more_without_a_second_factor(tmp_path: Path) -> None:
+    async with world(tmp_path, policy=ANY_GRANT + RECENT) as old, plain_logins(old) as plain:
+        old.clock.skew = timedelta(minutes=-4)  # the target's clock is the machine's
+        await old.grant(plain.person("ada"))
+        browser = ScriptedBrowser()
+        await asyncio.to_thread(browser.log_in, f"{old.public_url}/login", "ada")
+        async with program("openssh", old, "echo reached") as client:
+            page = f"{old.public_url}/device/{await client.code()}"
+            assert "/login?" not in (await asyncio.to_thread(browser.get, page)).text
+            old.clock.skew = timedelta()
+            asked = await asyncio.to_thread(browser.get, page)
+            assert ("more recent than yours" in asked.text, 'value="approve"' in asked.text) == (True, False)
+            link = unescape(asked.text.partition('href="')[2].partition('"')[0])
+            assert link.startswith("/login?fresh=1&")
+            again = await asyncio.to_thread(browser.log_in, old.public_url + link, "ada")
+            assert again.url == page
+            await asyncio.to_thread(browser.submit, again, answer="approve")
+            assert await client.status() == 0, client.seen
+
+
+@pytest.mark.parametrize("bastion", [STRONG_SHELLS], indirect=True, ids=["a second factor for shells"])
+async def test_what_only_a_part_of_a_grant_demands_is_offered_and_not_forced(bastion: Whole) -> None:
+    async with program("openssh", bastion, "echo reached", user=RESOLVED) as client, bastion.browser() as browser:
+        page = await opened(bastion, browser, await client.code())
+        assert browser.link("/login?mfa=")
+        assert await browser.press(page, answer="approve") == 200
+        assert await client.status() == 0, client.seen
+
+
+@pytest.mark.parametrize("bastion", [STRONG], indirect=True, ids=["a second factor"])
+async def test_who_has_our_command_line_is_asked_while_their_ssh_waits_for_its_certificate(bastion: Whole) -> None:
+    home = bastion.folder / "home"
+    home.mkdir()
+    environment = ["env", f"HOME={home}", "BROWSER=true", "TERM=dumb", sys.executable, "-m", "bastion"]
+    async with bastion.browser() as browser:
+        async with Client([*environment, "login", bastion.url], home) as login:
+            await finish(login, browser, bastion, mfa=False)
+            assert await login.status() == 0, login.seen
+        async with Client([*environment, "ssh", "--no-agent", RESOLVED, "echo reached"], home) as ssh:
+            await ssh.sees("Forbidden by policy strong.")
+            await finish(ssh, browser, bastion, mfa=True)
+            assert await ssh.status() == 0, ssh.seen
+            assert b"reached" in ssh.seen
+
+
+async def finish(client: Client, browser: RealBrowser, bastion: Whole, *, mfa: bool) -> None:
+    """What the person at ``client`` does in the browser that it names."""
+    await client.sees("/login/cli?")
+    found = re.search(rb"(http://\S+/login/cli\?\S+)", client.seen)
+    assert found is not None
+    status, url = await browser.visit(found[1].decode(), mfa=mfa)
+    assert status == 200, browser.last
+    assert await browser.press(url) == 200
+
+
+@pytest.mark.parametrize("bastion", [STRONG], indirect=True, ids=["a second factor"])
+async def test_a_script_is_told_what_to_do_and_not_led_to_a_browser(bastion: Whole) -> None:
+    async with bastion.browser() as browser:
+        token = await bastion.token(browser)
+    body = {"public_key": asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode(), "target": TARGET}
+    headers = {"Authorization": f"Bearer {token}"}
+    async with bastion.http.post(f"{bastion.url}/api/v1/certificates", json=body, headers=headers) as answer:
+        assert (answer.status, (await answer.json())["step_up"]) == (401, "mfa")
+        assert 'error="insufficient_user_authentication"' in answer.headers["WWW-Authenticate"]
