@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Bring the real programs that the demo and the tests run: OpenSSH, plink, dbclient, rsync, mosh, git, Redis, PostgreSQL,
-# libnss_wrapper.
+# Chromium, libnss_wrapper.
 #
 #   scripts/tools.sh ssh    what the demo needs
 #   scripts/tools.sh        everything
@@ -27,6 +27,10 @@ has_postgres() { # the whole server: initdb without postgres would be of no use
 
 has_nss_wrapper() { any {,.tools}/usr/lib{,64}{,/*-linux-*}/libnss_wrapper.so; }
 
+has_chromium() { any {,.tools}/usr/lib/chromium/chromium{-headless-shell,}; } # in /usr/bin there are only scripts
+
+has_fonts() { any {,.tools}/usr/share/fonts/truetype/*/*.ttf; }
+
 missing_packages() { # missing_packages ssh|all: Debian's names of what is not here yet
   has_program ssh && has_program ssh-keygen || echo openssh-client
   has_program sshd || echo openssh-server
@@ -39,6 +43,8 @@ missing_packages() { # missing_packages ssh|all: Debian's names of what is not h
   has_program rsync || echo rsync
   has_program mosh || echo mosh
   has_program git || echo git
+  has_chromium || echo chromium-headless-shell
+  has_fonts || echo fonts-dejavu-core
 }
 
 what="${1:-all}"

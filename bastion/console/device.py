@@ -89,35 +89,35 @@ class _Pages:
         }
         listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items() if value)
         step_up, must = question.prospect.step_up, question.must_step_up is not None
-        anew = "" if step_up is None else self._anew(step_up, identity, code, must=must)
-        compared = "" if must else _typed() if question.elsewhere else _compared(code)
+        link = "" if step_up is None else self._anew(step_up.remedy, identity, code)
         body = (
             f"<p>{_who_asks(knock)} asks to work as you. Approve only what you started yourself, just now.</p>"
             + (_warning(question) if question.elsewhere else "")
+            + ("" if must or question.elsewhere else _compared(code))
             + f'<dl>{listed}</dl><form method="post" action="/device/{escape(code)}">'
             + f'<input type="hidden" name="identity" value="{escape(str(identity.id))}">'
-            + f'{compared}{anew}<div class="choice">'
-            + ("" if must else '<button name="answer" value="approve">Approve</button>')
+            + (_typed() if question.elsewhere and not must else "")
+            + ("" if step_up is None else _demand(step_up.remedy, link, must=must))
+            + '<div class="choice">'
+            + (link if must else '<button name="answer" value="approve">Approve</button>')
             + '<button name="answer" value="refuse" class="second" formnovalidate>Refuse</button></div></form>'
         )
         return page("Is this your terminal?", body)
 
-    def _anew(self, step_up: StepUpNeeded, identity: Identity, code: str, *, must: bool) -> str:
-        """The way to the identity provider and back to this page, while the terminal waits."""
-        query = {step_up.remedy.value: "1", "next": f"/device/{code}"}
+    def _anew(self, remedy: Remedy, identity: Identity, code: str) -> str:
+        """The way to the identity provider and back to this page."""
+        query = {remedy.value: "1", "next": f"/device/{code}"}
         if identity.id.issuer in self._issuers:
             query["issuer"] = str(self._issuers.index(identity.id.issuer))
-        link = f'href="/login?{escape(urlencode(query))}"'
-        how = "with a second factor" if step_up.remedy is Remedy.MFA else "once more"
-        if must:
-            return (
-                f"<p>This asks for a login {_STRONGER[step_up.remedy]}. Your terminal waits meanwhile.</p>"
-                f'<a class="button wide" {link}>Log in {how}</a>'
-            )
-        return f"<p><small>A part of what your grant covers asks for more: <a {link}>log in {how}</a>.</small></p>"
+        how = "with a second factor" if remedy is Remedy.MFA else "once more"
+        return f'<a class="button" href="/login?{escape(urlencode(query))}">Log in {how}</a>'
 
 
-_STRONGER = {Remedy.FRESH: "that is more recent than yours", Remedy.MFA: "with a second factor, made just now"}
+def _demand(remedy: Remedy, link: str, *, must: bool) -> str:
+    what = "with a second factor, made just now" if remedy is Remedy.MFA else "that is more recent than yours"
+    if must:
+        return f"<p>This asks for a login {what}. Your terminal waits meanwhile.</p>"
+    return f"<p>A part of what your grant covers asks for a login {what}. Without it, the rest opens.</p>{link}"
 
 
 def _field(form: object, name: str) -> str:

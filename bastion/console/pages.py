@@ -9,40 +9,49 @@ from html import escape
 from aiohttp import web
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1b2430; --paper: #f6f7f9; --card: #fff; --line: #d9dee5; --mark: #1f5fbf;
-  --alarm: #b3261e; }
+:root { color-scheme: light dark; --ink: #1b2430; --paper: #f3f5f8; --card: #fff; --line: #d5dbe3; --mark: #1f5fbf;
+  --alarm: #b3261e; --soft: #5a6675; --sans: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
+  --mono: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e8ee; --paper: #12161c; --card: #1b2129; --line: #323b47; --mark: #7fb0ff;
-    --alarm: #ff8a80; }
+  :root { --ink: #e4e8ee; --paper: #12161c; --card: #1b2129; --line: #3a4450; --mark: #7fb0ff; --alarm: #ff8a80;
+    --soft: #a5b0bd; }
 }
 * { box-sizing: border-box; }
 body { margin: 0; min-height: 100vh; display: grid; place-items: center; padding: 1rem;
-  background: var(--paper); color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; }
-main { width: 100%; max-width: 32rem; background: var(--card); border: 1px solid var(--line); border-radius: .75rem;
+  background: var(--paper); color: var(--ink); font: 1rem/1.5 var(--sans); }
+main { width: 100%; max-width: 33rem; background: var(--card); border: 1px solid var(--line); border-radius: .75rem;
   padding: 1.75rem; overflow-wrap: anywhere; }
-h1 { margin: 0 0 .75rem; font-size: 1.35rem; line-height: 1.25; }
+h1 { margin: 0 0 .6rem; font-size: 1.35rem; line-height: 1.25; }
 p { margin: .5rem 0; }
 ul { list-style: none; margin: 1rem 0 0; padding: 0; }
 a { color: var(--mark); }
-button, a.button { display: inline-block; margin-top: 1rem; padding: .6rem 1.1rem; border: 0; border-radius: .5rem;
-  background: var(--mark); color: var(--card); font: inherit; font-weight: 600; text-decoration: none;
-  cursor: pointer; }
+code { font: .92em var(--mono); }
+button, a.button { display: inline-flex; align-items: center; justify-content: center; min-height: 2.9rem;
+  margin-top: 1rem; padding: .4rem 1.1rem; border: 0; border-radius: .5rem; background: var(--mark);
+  color: var(--card); font: 600 1rem/1.2 var(--sans); text-align: center; text-decoration: none; cursor: pointer; }
 button:focus-visible, a:focus-visible { outline: 3px solid var(--mark); outline-offset: 2px; }
-small { opacity: .75; }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .35rem 1rem; margin: 1rem 0; }
-dt { opacity: .75; }
+small { color: var(--soft); font-size: .85em; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .4rem 1rem; margin: 1rem 0; }
+dt { color: var(--soft); }
 dd { margin: 0; }
 label { display: block; margin-top: 1rem; font-weight: 600; }
-input { width: 100%; margin-top: .35rem; padding: .6rem; border: 1px solid var(--line); border-radius: .5rem;
-  background: var(--paper); color: var(--ink); font: inherit; }
+input { width: 100%; min-height: 2.9rem; margin-top: .35rem; padding: .4rem .6rem; border: 1px solid var(--soft);
+  border-radius: .5rem; background: var(--paper); color: var(--ink); font: inherit; }
 input:focus-visible { outline: 3px solid var(--mark); outline-offset: 2px; }
-.code { font: 600 1.6rem/1.3 ui-monospace, monospace; letter-spacing: .08em; text-align: center; }
+.code { margin: .35rem 0; padding: .35rem; border-radius: .5rem; background: var(--paper);
+  font: 600 1.7rem/1.3 var(--mono); letter-spacing: .08em; text-align: center; }
 .warning { padding: .75rem 1rem; border: 2px solid var(--alarm); border-radius: .5rem; }
-a.button.wide { display: block; text-align: center; }
-.choice { display: flex; gap: .75rem; }
-.choice button { flex: 1; }
-button.second { background: none; color: var(--ink); border: 1px solid var(--line); }
-@media (max-width: 26rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
+.choice { position: sticky; bottom: 0; display: flex; gap: .75rem; margin: .5rem 0 -.75rem; padding-bottom: .75rem;
+  background: var(--card); }
+.choice > * { flex: 1 1 0; }
+.choice > a.button { flex-grow: 2; }
+button.second { background: none; color: var(--ink); border: 1px solid var(--soft); }
+@media (max-width: 30rem) {
+  body { place-items: start stretch; padding: 0; background: var(--card); font-size: .95rem; line-height: 1.4; }
+  main { padding: 1rem; border: 0; }
+  dl { gap: .3rem .75rem; margin: .75rem 0; }
+  .choice > button, .choice > a.button { margin-top: .6rem; }
+}
 """
 
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode("ascii")
