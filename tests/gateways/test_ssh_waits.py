@@ -17,6 +17,7 @@ from bastion.access.wish import Wish
 from bastion.adapters.policy import CedarPolicies
 from bastion.core.audit import Kind
 from bastion.core.grant import Request, Verdict
+from tests.plain import PROGRAMS, plain_logins, program
 from tests.world import POLICY, WEB_STAGING, World, person, until, world
 
 ADA, SAM, SIA = person("ada"), person("sam", frozenset({"sre"})), person("sia", frozenset({"sre"}))
@@ -108,6 +109,28 @@ async def test_from_the_last_approval_a_waiting_client_goes_on_within_a_second(
     assert f"{request.id} is approved." in client.said
     assert took < 1.0
     assert [event.login for event in await bastion.events(Kind.ACCESS_ALLOWED)] == ["admin"]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+async def test_a_login_by_a_browser_waits_where_it_has_no_grant_yet_and_goes_on(
+    bastion: World, approval: Approval, name: str
+) -> None:
+    """Without certificate, grant or command line: whatever client it is shows the state, and runs its command."""
+    async with plain_logins(bastion) as plain:
+        ada = plain.person("ada")
+        async with bastion.store.transaction() as tx:
+            await tx.save_identity(ada, bastion.clock.now())
+        wish = Wish((WEB_STAGING,), ("deploy",), timedelta(hours=1), "look at it")
+        request = await approval.request(ada, ada, wish, None)
+        async with program(name, bastion, "echo reached; exit 3") as client:
+            await plain.browse("ada", await client.code())
+            await until(lambda: f"waiting for approval of {request.id} (0 of 2)".encode() in client.seen, 20)
+            assert not await bastion.store.sessions()
+            await approval.review(request.id, SAM, Verdict.APPROVE, None)
+            await approval.review(request.id, SIA, Verdict.APPROVE, None)
+            assert await client.status() == 3, client.seen
+            assert b"reached" in client.seen
+    assert (await bastion.only_session()).identity == ada.id
 
 
 async def refused(approval: Approval, request: Request) -> None:

@@ -20,6 +20,7 @@ from bastion.core.target import Catalogue, Scope, parse_destination, printable
 from bastion.gateways.listener import NamedTransport
 from bastion.gateways.ssh.internals import DoorConnection
 from bastion.gateways.ssh.plainlogin import PATIENCE, PlainLogin, questions
+from bastion.gateways.ssh.rounds import Rounds
 from bastion.gateways.ssh.session import ClientSession, House
 
 MAX_OFFERS = 20
@@ -57,6 +58,7 @@ class Door(asyncssh.SSHServer):
         self._named = ""
         self._is_lost = False
         self._lines = house.lines()
+        self._rounds: Rounds[Proven] | None = None
         self._plain = PlainLogin(
             logins=house.logins, certification=house.certification, address=address, invitation=house.invitation
         )
@@ -76,6 +78,8 @@ class Door(asyncssh.SSHServer):
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost = True
         self._lines.close()
+        if self._rounds is not None:
+            self._rounds.close()
         if self._plain.is_pending:
             self._house.spawn(self._plain.withdraw())
 
@@ -120,15 +124,24 @@ class Door(asyncssh.SSHServer):
         return "", text, "", questions(self._client)
 
     async def validate_kbdint_response(self, username: str, responses: KbdIntResponse) -> KbdIntChallenge:
-        """The client has shown the text, whatever it answered: wait for the browser."""
-        if self._plain.is_over:
-            return False
-        try:
-            self._proven = await self._plain.finish(
-                username, self._connection.session_id, say=self._say_while_waiting, gone=lambda: self._is_lost
+        """The client has shown the text, whatever it answered: wait for the browser, and perhaps for an approval."""
+        if self._rounds is None:
+            if self._plain.is_over:
+                return False
+            session_id = self._connection.session_id
+            self._rounds = Rounds(
+                lambda say: self._plain.finish(username, session_id, say=say, gone=lambda: self._is_lost)
             )
+        if username != self._plain.username:
+            return False
+        if (said := await self._rounds.next()) is not None:
+            self._connection.allow_login(LONGEST.total_seconds() + 10)
+            return "", said, "", questions(self._client)
+        rounds, self._rounds = self._rounds, None
+        try:
+            self._proven = rounds.result()
         except BastionError as error:
-            return _said(error, self._client)
+            return _said(error, self._client, rounds.unsaid())
         self._username = username
         return True
 
@@ -160,10 +173,6 @@ class Door(asyncssh.SSHServer):
             return self._catalogue.find(name).scope if name else None
         except Refused:
             return None
-
-    def _say_while_waiting(self, sentence: str) -> None:
-        self._connection.allow_login(LONGEST.total_seconds() + 10)
-        self._connection.send_auth_banner(f"bastion: {sentence}\n")
 
     def _tell(self, reason: str) -> None:
         if reason not in self._told and len(self._told) < MAX_BANNERS:
@@ -230,13 +239,13 @@ class Door(asyncssh.SSHServer):
         return False
 
 
-def _said(error: BastionError, client: str) -> KbdIntChallenge:
+def _said(error: BastionError, client: str, before: str = "") -> KbdIntChallenge:
     """A text, which clients show and answer, and are refused then: plink drops late banners.
 
     OpenSSH writes what is not ASCII in octal here, so the dots of our sentences are three.
     """
     log.info("login refused", error=str(error))
-    return "", f"bastion: {error.public.replace('…', '...')}\n", "", questions(client)
+    return "", f"{before}bastion: {error.public.replace('…', '...')}\n", "", questions(client)
 
 
 def _prohibited(reason: str) -> asyncssh.ChannelOpenError:

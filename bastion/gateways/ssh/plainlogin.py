@@ -71,7 +71,8 @@ class PlainLogin:
         self._invitation = invitation
         self._key: PublicKey | None = None
         self._pending: Pending | None = None
-        self._username = ""
+        self.username = ""
+        """Under which it was begun; it is finished under no other."""
         self.is_over = False
 
     @property
@@ -97,7 +98,7 @@ class PlainLogin:
         self.is_over = True
         key = self._key.fingerprint if self._key else None
         self._pending = await self._logins.begin(self._address, parse_destination(username), client=client, key=key)
-        self._username, self.is_over = username, False
+        self.username, self.is_over = username, False
         return self._invitation.picture(self._pending), self._invitation.text(self._pending)
 
     async def finish(
@@ -115,7 +116,7 @@ class PlainLogin:
             Refused, Unavailable: nobody is logged in; the sentence says why, and this login is over.
         """
         pending, self.is_over = self._pending, True
-        if pending is None or username != self._username:
+        if pending is None or username != self.username:
             raise Refused("This login was not begun. Connect again.")
         identity = await self._logins.wait(pending)
         self._pending = None
