@@ -98,6 +98,8 @@ class NamedTransport:
     def __init__(self, transport: Any, peername: tuple[str, int]) -> None:
         self._transport = transport
         self._peername = peername
+        # What is asked for each packet is not looked up each time.
+        self.write, self.is_closing = transport.write, transport.is_closing
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self._peername if name == "peername" else self._transport.get_extra_info(name, default)
@@ -151,6 +153,7 @@ class Greeting(asyncio.Protocol):
             self._transport.abort()
             return
         self._protocol.connection_made(cast(asyncio.Transport, NamedTransport(self._transport, (str(address), port))))
+        self._transport.set_protocol(self._protocol)
         if rest:
             self._protocol.data_received(rest)
 

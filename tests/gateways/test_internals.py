@@ -1,7 +1,7 @@
 """What is overridden in asyncssh still exists there, means what it meant, and is still what asyncssh asks.
 
-`internals`, `limits` and `lean` override names that asyncssh does not promise. When one of these fails after an
-upgrade, read the override's reason first: what it holds shut may stand open.
+`internals`, `limits`, `lean` and `quiet` override names that asyncssh does not promise. When one of these fails after
+an upgrade, read the override's reason first: what it holds shut may stand open.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, cast
 
 import asyncssh
@@ -19,14 +20,25 @@ from asyncssh.channel import SSHChannel
 from asyncssh.connection import SSHConnection, _connect
 from asyncssh.constants import MSG_CHANNEL_DATA, MSG_CHANNEL_OPEN
 from asyncssh.encryption import Encryption, get_encryption
+from asyncssh.packet import SSHPacketLogger
 
 from bastion.core.errors import ConfigError
-from bastion.gateways.ssh import lean
+from bastion.gateways.ssh import internals, lean
 from bastion.gateways.ssh.internals import DoorConnection, check_version
 from bastion.gateways.ssh.lean import LeanConnection, LeanGCM, LeanServerConnection, TargetConnection
 from bastion.gateways.ssh.limits import RestrainedConnection, SessionChannel, TunnelChannel
+from bastion.gateways.ssh.quiet import QuietConnection
 from tests.gateways.forgery import Client, certificate_of
-from tests.gateways.wire import USERAUTH_FAILURE, Wire, connected, forward, userauth
+from tests.gateways.wire import (
+    IGNORE,
+    USERAUTH_FAILURE,
+    USERAUTH_PK_OK,
+    USERAUTH_SUCCESS,
+    Wire,
+    connected,
+    forward,
+    userauth,
+)
 from tests.world import WEB_STAGING, World, person, until
 
 ADA = person("ada")
@@ -41,6 +53,9 @@ OVERRIDDEN: list[tuple[type, type, str, list[str]]] = [
     (RestrainedConnection, SSHConnection, "_process_channel_open", ["_pkttype", "_pktid", "packet"]),
     (RestrainedConnection, SSHConnection, "_send_deferred_packets", []),
     (RestrainedConnection, SSHConnection, "send_packet", ["pkttype", "args", "handler"]),
+    (QuietConnection, SSHConnection, "send_packet", ["pkttype", "args", "handler"]),
+    (QuietConnection, SSHPacketLogger, "log_sent_packet", ["pkttype", "pktid", "packet", "note"]),
+    (QuietConnection, SSHPacketLogger, "log_received_packet", ["pkttype", "pktid", "packet", "note"]),
     (RestrainedConnection, SSHConnection, "pause_writing", []),
     (RestrainedConnection, SSHConnection, "resume_writing", []),
     (
@@ -89,7 +104,7 @@ async def test_the_attributes_that_are_read_and_set_exist(bastion: World) -> Non
                  "_max_pktsize", "_protocol_factory", "_session_id", "_login_timer", "_send_encryption",
                  "_recv_encryption", "_next_recv_encryption", "_send_seq", "_recv_seq", "_inpbuf", "_max_recv_pktlen",
                  "_compressor", "_decompressor", "_rekey_bytes", "_rekey_bytes_sent", "_rekey_seconds", "_rekey_time",
-                 "_enc_algs", "_kex", "_kexinit_sent", "_client_kexinit", "_client_version"):  # fmt: skip
+                 "_enc_algs", "_kex", "_kexinit_sent", "_client_kexinit", "_client_version", "_logger"):  # fmt: skip
         assert name in vars(connection), name
     for name in ("_conn", "_recv_buf", "_env", "_send_buf", "_send_buf_len", "_send_window", "_send_pktsize",
                  "_send_chan", "_send_state", "_recv_state", "_recv_window"):  # fmt: skip
@@ -169,7 +184,7 @@ class Calls:
 
     names: list[str] = field(default_factory=list)
 
-    def watch(self, monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+    def watch(self, monkeypatch: pytest.MonkeyPatch, owner: type | ModuleType, name: str) -> None:
         original: Callable[..., Any] = getattr(owner, name)
 
         def noted(*args: Any, **kwargs: Any) -> Any:
@@ -187,6 +202,34 @@ async def test_a_login_asks_every_override_in_order(bastion: World, monkeypatch:
     async with logged_in(bastion):
         pass
     assert calls.names == ["validate_public_key", "_validate_client_certificate", "_validate_openssh_certificate"]
+
+
+async def test_a_certificate_is_decoded_once_and_judged_each_time(
+    bastion: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for each connection: an offer, then a signature. Another certificate is another one."""
+    calls = Calls()
+    calls.watch(monkeypatch, internals, "decode_ssh_certificate")
+    calls.watch(monkeypatch, DoorConnection, "_validate_openssh_certificate")
+    await bastion.grant(ADA)
+    client = Client()
+    certificate = await certificate_of(bastion, ADA, client, WEB_STAGING)
+    async with connected(bastion.port) as wire:
+        await wire.begin_auth()
+        wire.offer(DIRECT, certificate)
+        await wire.expect(USERAUTH_PK_OK)
+        wire.offer(DIRECT, await certificate_of(bastion, ADA, client, WEB_STAGING))
+        await wire.expect(USERAUTH_PK_OK)
+        wire.prove(DIRECT, certificate, client)
+        await wire.expect(USERAUTH_SUCCESS)
+    judged = "_validate_openssh_certificate"
+    assert calls.names == ["decode_ssh_certificate", judged] * 3
+
+
+async def test_nothing_is_sent_that_says_nothing(bastion: World) -> None:
+    async with logged_in(bastion) as wire:
+        await wire.execute("true")
+    assert IGNORE not in wire.noise
 
 
 async def test_a_plain_key_asks_its_override(bastion: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,8 @@ class Wire:
     version: bytes = VERSION
     session_id: bytes = b""
     banners: list[str] = field(default_factory=list)
+    noise: list[int] = field(default_factory=list)
+    """Kinds of packets that say nothing."""
     server_kexinit: bytes = b""
     _buffer: bytes = b""
     _server_version: bytes = b""
@@ -167,7 +169,9 @@ class Wire:
                 raise Gone(packet.get_string().decode())
             if payload[0] == USERAUTH_BANNER:
                 self.banners.append(SSHPacket(payload[1:]).get_string().decode())
-            elif payload[0] not in _NOISE:
+            elif payload[0] in _NOISE:
+                self.noise.append(payload[0])
+            else:
                 return payload
 
     async def expect(self, *kinds: int) -> bytes:

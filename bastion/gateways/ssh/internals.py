@@ -8,10 +8,10 @@ is taken over. What stays asyncssh's: the certificate's own signature, and the p
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import Protocol, cast
 
 import asyncssh
-from asyncssh.public_key import SSHOpenSSHCertificate, decode_ssh_public_key
+from asyncssh.public_key import SSHOpenSSHCertificate, decode_ssh_certificate, decode_ssh_public_key
 
 from bastion.core.certificate import CERTIFIED_KEYS
 from bastion.core.errors import ConfigError
@@ -73,6 +73,7 @@ class DoorConnection(RestrainedConnection):
         self._protocol_factory = lambda: owner
         self._judge = judge
         self._more_is_needed = False
+        self._decoded: tuple[bytes, SSHOpenSSHCertificate] | None = None
 
     @property
     def _next_service(self) -> bytes | None:
@@ -94,11 +95,17 @@ class DoorConnection(RestrainedConnection):
 
     async def _validate_client_certificate(self, username: str, key_data: bytes) -> asyncssh.SSHKey | None:
         """asyncssh checks any certificate's signature first, by whatever key it names: by a stranger's RSA of 16,384
-        bits as well (CVE-2026-39829). Only what our own keys are said to have signed comes that far.
+        bits as well (CVE-2026-39829). Only what our own keys are said to have signed comes that far, and once: clients
+        offer a certificate, and then sign with it. It is judged each time.
         """
         if not _type_of(key_data).endswith(_CERTIFICATE) or not self._judge.recognise_certificate(key_data):
             return None
-        return await super()._validate_client_certificate(username, key_data)
+        if self._decoded is None or self._decoded[0] != key_data:
+            try:
+                self._decoded = key_data, cast(SSHOpenSSHCertificate, decode_ssh_certificate(key_data))
+            except asyncssh.KeyImportError:
+                return None
+        return await self._validate_openssh_certificate(username, self._decoded[1])
 
     async def _validate_client_public_key(self, username: str, key_data: bytes) -> asyncssh.SSHKey | None:
         """The same for plain keys: what the judge does not want to see proven is not even decoded."""

@@ -1,10 +1,9 @@
 """The lean way of channel data through asyncssh, whose own costs four times what the cipher does.
 
-For each packet asyncssh copies the rest of what was read, sets up a cipher, and puts an empty IGNORE before what it
-sends. Here, where the cipher is AES-GCM (RFC 5647), all packets of one read are opened in one loop, what they bring for
-one channel is delivered as one piece, and what is written goes out as one write. Everything that is not channel data,
-and every other cipher, goes asyncssh's way, in its place. The private names are guarded by the same test as those of
-`internals`.
+For each packet asyncssh copies the rest of what was read and sets up a cipher. Here, where the cipher is AES-GCM
+(RFC 5647), all packets of one read are opened in one loop, what they bring for one channel is delivered as one piece,
+and what is written goes out as one write. Everything that is not channel data, and every other cipher, goes asyncssh's
+way, in its place. The private names are guarded by the same test as those of `internals`.
 """
 
 from __future__ import annotations
@@ -16,13 +15,14 @@ from typing import Any, cast
 
 import asyncssh
 from asyncssh.channel import SSHChannel, SSHClientChannel
-from asyncssh.connection import SSHConnection
 from asyncssh.constants import MSG_CHANNEL_DATA, MSG_CHANNEL_EOF, MSG_CHANNEL_EXTENDED_DATA, MSG_CHANNEL_WINDOW_ADJUST
 from asyncssh.encryption import Encryption, GCMEncryption
 from asyncssh.misc import MACError
 from asyncssh.packet import SSHPacket, String, UInt32
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from bastion.gateways.ssh.quiet import QuietConnection
 
 _LENGTH = struct.Struct(">I")
 _DATA = struct.Struct(">BBII")
@@ -206,7 +206,7 @@ _LEAN_KINDS: dict[type, type] = {
 }
 
 
-class LeanConnection(SSHConnection):
+class LeanConnection(QuietConnection):
     """A connection whose channels are lean, and hold back what it cannot send."""
 
     _stopped = False

@@ -19,11 +19,11 @@ from bastion.core.algorithms import (
     MACS,
     host_key_algorithms,
 )
-from bastion.core.certificate import certificate_line, parse_public_key
 from bastion.core.session import Session
 from bastion.core.target import Target
 from bastion.gateways.ssh.algorithms import offered
 from bastion.gateways.ssh.hostproof import ProvenConnection
+from bastion.gateways.ssh.sessionkey import SessionKey
 from bastion.gateways.ssh.unreachable import Attempt, TargetUnreachable
 from bastion.ports import Signer
 
@@ -67,15 +67,13 @@ async def connect(
             )  # fmt: skip
         except TargetUnreachable as error:
             raise TargetUnreachable(f"On the way to {target.full_name}: {error.public}", detail=str(error)) from None
-    key = asyncssh.generate_private_key("ssh-ed25519")
-    public = parse_public_key(key.export_public_key().decode())
-    blob = await certification.for_target(session, public, permitted=permitted)
-    certificate = asyncssh.import_certificate(certificate_line(blob, session.id))
+    key = SessionKey()
+    key.certify(await certification.for_target(session, key.public, permitted=permitted))
     attempt = Attempt(target, session.login, signer.target_authority(session.scope), patience)
     made: list[ProvenConnection] = []
     try:
         async with asyncio.timeout(patience):
-            credentials = {"username": session.login, "client_keys": [(key, certificate)]}
+            credentials = {"username": session.login, "client_keys": [key]}
             connection = await _log_in(target, made, tunnel=hop or (), **credentials)
     except (OSError, asyncssh.Error, TimeoutError) as error:
         raise attempt.failed(error, made[-1] if made else None) from None
