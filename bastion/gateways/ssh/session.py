@@ -163,13 +163,15 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
         self._relay.send_break(msec)
         return True
 
+    # A target may write as soon as its channel is open, which is before everything is handed over.
+
     def pause_writing(self) -> None:
-        if self._relay is not None:
-            self._relay.pause_target()
+        if self._opening is not None:
+            self._opening.pause_target()
 
     def resume_writing(self) -> None:
-        if self._relay is not None:
-            self._relay.resume_target()
+        if self._opening is not None:
+            self._opening.resume_target()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone = True
