@@ -64,6 +64,7 @@ from bastion.core.errors import ConfigError, Unavailable
 from bastion.core.session import End
 from bastion.core.target import Catalogue, Scope
 from bastion.gateways.ssh.gateway import SshGateway
+from bastion.gateways.ssh.lookup import Lookup
 from bastion.gateways.ssh.plainlogin import Invitation
 from bastion.ports import Clock, Coordination, Locator, Policies, Store
 
@@ -163,6 +164,11 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
             signer=signer,
             catalogue=catalogue,
             host_key=_host_key(settings),
+            lookup=Lookup(
+                catalogue=catalogue,
+                public_host=str(urlsplit(settings.public_url).hostname),
+                ports=(settings.listen.ssh.port, settings.listen.http.port),
+            ),
             balancers=settings.proxy_protocol,
         )
         session = await stack.enter_async_context(aiohttp.ClientSession())

@@ -228,6 +228,42 @@ MISTAKES = {
         "- name: web-1",
         "targets[1]: web-1.production.eu needs host_keys or host_ca: a host that cannot prove itself is no target",
     ),
+    "forward without a port": (
+        "10.20.0.0/16:443]",
+        "10.20.0.0/16]",
+        "    forward: [",
+        (
+            "targets[1].forward[1]: '10.20.0.0/16' must be a host or a network and its ports, such as "
+            "db.internal:5432 or 10.20.0.0/16:443"
+        ),
+    ),
+    "forward to the loopback": (
+        "10.20.0.0/16:443]",
+        "127.0.0.1:443]",
+        "    forward: [",
+        (
+            "targets[1].forward[1]: '127.0.0.1:443' is the target's own loopback, for which a grant has "
+            "ssh:forward_loopback"
+        ),
+    ),
+    "forward to metadata": (
+        "10.20.0.0/16:443]",
+        "169.254.169.254:80]",
+        "    forward: [",
+        "targets[1].forward[1]: 169.254.169.254:80 is off limits to every forward",
+    ),
+    "variable that a loader obeys": (
+        "[LANG, LC_*, COLORTERM]",
+        "[LANG, LD_PRELOAD]",
+        "    env: [",
+        "targets[1].env[1]: 'LD_PRELOAD' would let a client say which code programs load: LD_*",
+    ),
+    "every variable": (
+        "[LANG, LC_*, COLORTERM]",
+        '["L*"]',
+        "    env: [",
+        "targets[1].env[0]: 'L*' would let a client say which code programs load: LD_*",
+    ),
     "host key of half a line": (
         f"      - {KEY}",
         f"      - {KEY[:-3]}",

@@ -34,7 +34,7 @@ from bastion.adapters.signer import FileSigner, open_signer
 from bastion.adapters.store import SqlStore, open_store
 from bastion.core.audit import Event, EventFilter, Kind
 from bastion.core.certificate import target_principal
-from bastion.core.geofence import Fence, Place
+from bastion.core.geofence import Address, Fence, Place, parse_address
 from bastion.core.grant import Grant, Request
 from bastion.core.identity import Identity, IdentityId, IdentityKind
 from bastion.core.policy import SSH_ACTIONS, Action, Demands
@@ -42,6 +42,7 @@ from bastion.core.session import Session
 from bastion.core.target import Catalogue, Environment, Region, Scope, Target, catalogue_of
 from bastion.demo.sshd import Sshd, running_sshd
 from bastion.gateways.ssh.gateway import LOGIN_TIMEOUT, SshGateway
+from bastion.gateways.ssh.lookup import Lookup, Resolve
 from bastion.gateways.ssh.plainlogin import Invitation
 from bastion.ports import Revocation
 from tests.services.ports import free_port
@@ -114,6 +115,8 @@ class World:
     host_key: str
     staging: Sshd
     production: Sshd
+    names: dict[str, list[str]]
+    """What names mean to the bastion; each question takes the next answer, and the last stays."""
     _keys: dict[str, Path] = field(default_factory=dict)
 
     async def grant(
@@ -309,10 +312,12 @@ async def world(
             doorstep=doorstep, store=store, coordination=coordination, catalogue=catalogue, clock=clock, node="test-1"
         )
         public_url = f"http://127.0.0.1:{free_port()}"
+        names: dict[str, list[str]] = {}
+        lookup = Lookup(catalogue=catalogue, public_host="bastion.example.com", resolver=_resolver(names))
         gateway = SshGateway(
             admission=admission, certification=certification, supervision=supervision, signer=signer,
-            catalogue=catalogue, host_key=host_key, logins=logins, invitation=Invitation(public_url, qr_codes),
-            login_timeout=login_timeout,
+            catalogue=catalogue, host_key=host_key, lookup=lookup, logins=logins,
+            invitation=Invitation(public_url, qr_codes), login_timeout=login_timeout,
         )  # fmt: skip
         port = await gateway.start("127.0.0.1", 0)
         watching = asyncio.create_task(supervision.run())
@@ -324,12 +329,22 @@ async def world(
                 host_key=" ".join(host_key.export_public_key().decode().split()[:2]),
                 staging=sshds[STAGING], production=sshds[PRODUCTION], locator=locator,
                 doorstep=doorstep, logins=logins, public_url=public_url, prospects=prospects,
+                names=names,
             )  # fmt: skip
         finally:
             await gateway.stop()
             watching.cancel()
             with suppress(asyncio.CancelledError):
                 await watching
+
+
+def _resolver(names: dict[str, list[str]]) -> Resolve:
+    async def resolve(name: str) -> list[Address]:
+        answers = names.get(name, [""])
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        return [parse_address(each) for each in answer.split()]
+
+    return resolve
 
 
 def _sshd(folder: Path, scope: Scope, signer: FileSigner, extra: Sequence[str]) -> AbstractContextManager[Sshd]:

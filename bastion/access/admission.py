@@ -22,6 +22,7 @@ from bastion.core.identity import Identity, IdentityId
 from bastion.core.notice import FirstConnected
 from bastion.core.policy import (
     FILE_ACTIONS,
+    FORWARDS,
     Access,
     Action,
     Allow,
@@ -334,7 +335,7 @@ class Admission:
                     address=str(place.address),
                     country=place.country,
                     reasons=decision.reasons,
-                    details={"action": wish.action.value, "serial": str(wish.serial), **geo_details(place)},
+                    details={**_what(wish.action, wish.command), "serial": str(wish.serial), **geo_details(place)},
                 )
             )
         return decision
@@ -385,5 +386,10 @@ def _about(
         grant_id=session.grant_id,
         session_id=session.id,
         reasons=reasons,
-        details={"action": session.action.value, **(details or {})},
+        details={**_what(session.action, session.command), **(details or {})},
     )
+
+
+def _what(action: Action, command: str | None) -> dict[str, str]:
+    """The action, and where a forward leads."""
+    return {"action": action.value} | ({"forward": command} if command and action in FORWARDS else {})

@@ -29,6 +29,8 @@ from bastion.config.settings import (
     TeamsEntry,
     WorkloadEntry,
 )
+from bastion.core.forward import OFF_LIMITS
+from bastion.core.geofence import Network
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -110,6 +112,9 @@ def _targets(readable: Readable) -> Iterator[Problem]:
             yield Problem(
                 ("targets", i), f"{name} needs host_keys or host_ca: a host that cannot prove itself is no target"
             )
+        for j, opening in enumerate(entry.forward):
+            if opening.network is not None and any(_is_within(opening.network, n) for n in OFF_LIMITS):
+                yield Problem(("targets", i, "forward", j), f"{opening.written} is off limits to every forward")
         if not entry.logins:
             yield Problem(("targets", i, "logins"), "must name at least one login: empty means nobody")
 
@@ -261,6 +266,10 @@ def _chat(readable: Readable) -> Iterator[Problem]:
 _CHECKS: tuple[Callable[[Readable], Iterator[Problem]], ...] = (
     _targets, _hops, _regions, _environments, _issuers, _workloads, _signals, _geo, _listeners, _chat,
 )  # fmt: skip
+
+
+def _is_within(network: Network, other: Network) -> bool:
+    return network.version == other.version and network.subnet_of(other)  # type: ignore[arg-type]  # of one version
 
 
 def _closest(word: str, known: Collection[str]) -> str:

@@ -34,7 +34,17 @@ from bastion.config.values import HostPort
 from bastion.core.algorithms import LEGACY
 from bastion.core.geofence import Fence, Network
 from bastion.core.identity import ClaimMapping
-from bastion.core.target import Catalogue, Environment, Hop, Region, Scope, Target, catalogue_of
+from bastion.core.opening import Opening
+from bastion.core.target import (
+    PASSED_ENVIRONMENT,
+    Catalogue,
+    Environment,
+    Hop,
+    Region,
+    Scope,
+    Target,
+    catalogue_of,
+)
 
 STORE_SCHEMES = ("sqlite", "postgresql")
 COORDINATION_SCHEMES = ("redis", "rediss", "unix")
@@ -85,6 +95,8 @@ Country = Annotated[str, *_setting(values.country, pattern="^[A-Z]{2}$")]
 Net = Annotated[Network, *_setting(values.network)]
 Balancer = Annotated[Network, *_setting(values.balancer)]
 Host = Annotated[str, *_setting(values.host, minLength=1)]
+Opened = Annotated[Opening, *_setting(values.opening, minLength=1)]
+Variable = Annotated[str, *_setting(values.variable, pattern=values.VARIABLE.pattern)]
 Listen = Annotated[HostPort, *_setting(values.host_port)]
 PublicUrl = Annotated[str, *_setting(values.public_url, format="uri")]
 IssuerUrl = Annotated[str, *_setting(values.issuer_url, format="uri")]
@@ -252,6 +264,10 @@ class TargetEntry(Section):
     host_ca: KeyLine | None = None
     algorithms: Algorithms = frozenset()
     """For a host that lacks the strong ones: ``legacy``, or the names of those of them that it needs."""
+    forward: tuple[Opened, ...] = ()
+    """Hosts and ports besides its own loopback that grants with ``ssh:forward`` reach through it."""
+    env: tuple[Variable, ...] = PASSED_ENVIRONMENT
+    """Variables that a client may set."""
 
     via: Via | None = None
     """``login@target``: another target of the scope, through which the bastion reaches this one."""
@@ -283,6 +299,8 @@ class TargetEntry(Section):
             host_ca=self.host_ca,
             algorithms=self.algorithms,
             via=Hop(self.via.login, hop) if self.via and hop else None,
+            forward=self.forward,
+            env=self.env,
         )
 
 

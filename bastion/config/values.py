@@ -18,6 +18,7 @@ from bastion.core.algorithms import LEGACY, STRONG
 from bastion.core.errors import Refused
 from bastion.core.geofence import Network
 from bastion.core.identity import MAX_SUBJECT
+from bastion.core.opening import Opening
 from bastion.core.target import LABEL, LOGIN, parse_destination
 
 _HOST_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
@@ -39,6 +40,11 @@ CHANNEL = re.compile(r"[CGD][A-Z0-9]{2,20}")
 """A Slack channel's id."""
 
 _PLAIN = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,60}\*?")
+OBEYED = ("LD_*", "DYLD_*", "GCONV_PATH", "BASH_*", "ENV", "IFS", "PATH", "PS4", "SHELLOPTS", "PROMPT_COMMAND",
+          "SSH_*", "GIT_*", "PYTHON*", "PERL*", "RUBY*", "NODE_*", "JAVA_*", "KRB5*", "HOME", "SHELL")  # fmt: skip
+"""Variables by which loaders, shells, interpreters and `git` are told what to run."""
 
 MAX_HOST = 253
 """Characters of a host name (RFC 1035, section 2.3.4, without the root)."""
@@ -159,6 +165,33 @@ def host(raw: Any) -> str:
     if _is_address(name) or (_HOST_NAME.fullmatch(name) and len(name) <= MAX_HOST and not _is_number(name)):
         return name
     raise ValueError(f"{_quote(name)} must be a host name or an IP address, without port, user or scheme")
+
+
+def opening(raw: Any) -> Opening:
+    """``db.internal:5432``, ``10.20.0.0/16:443``."""
+    written = text(raw)
+    try:
+        return Opening.parse(written)
+    except ValueError as error:
+        raise ValueError(f"{_quote(written)} {error}") from None
+
+
+def variable(raw: Any) -> str:
+    """``LANG``, or all that begin so: ``LC_*``. Never one that a loader or a shell obeys."""
+    name = text(raw)
+    if not VARIABLE.fullmatch(name):
+        raise ValueError(f"{_quote(name)} must be a variable's name, such as LANG, or the beginning of some: LC_*")
+    if (obeyed := next((each for each in OBEYED if _overlap(name, each)), None)) is not None:
+        raise ValueError(f"{_quote(name)} would let a client say which code programs load: {obeyed}")
+    return name
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether a variable can match both, each a name or the beginning of some."""
+    short, long = sorted((one, other), key=lambda name: len(name.removesuffix("*")))
+    if not short.endswith("*"):
+        return short == long or (long.endswith("*") and long.removesuffix("*") == short)
+    return long.startswith(short.removesuffix("*"))
 
 
 def host_port(raw: Any) -> HostPort:

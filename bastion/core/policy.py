@@ -54,6 +54,11 @@ SSH_ACTIONS = frozenset(
 )
 """What a grant includes when nobody said otherwise. The rest is asked for by name, and a person answers."""
 
+FORWARDS = frozenset(
+    {Action.SSH_FORWARD_LOOPBACK, Action.SSH_FORWARD, Action.SSH_FORWARD_REMOTE, Action.SSH_FORWARD_SOCKET}
+)
+"""Those of which it matters where they lead."""
+
 
 FILE_ACTIONS = frozenset({Action.SSH_SFTP_READ, Action.SSH_SFTP_WRITE})
 """What can be limited to paths: everything else could leave them."""

@@ -9,6 +9,7 @@ from typing import Self
 
 from bastion.core.errors import NotFound, Refused
 from bastion.core.geofence import Fence
+from bastion.core.opening import Opening
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 LABEL = re.compile(_LABEL)
@@ -16,6 +17,9 @@ LABEL = re.compile(_LABEL)
 
 LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 """A login name of a target (useradd(8), Debian's NAME_REGEX)."""
+
+PASSED_ENVIRONMENT = ("LANG", "LC_*", "COLORTERM")
+"""Variables a client may set where nothing is configured: what programs say it in, and nothing they obey."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -84,6 +88,10 @@ class Target:
     """Names of `algorithms.LEGACY` that it may use besides the strong ones."""
     via: Hop | None = None
     """None: the bastion reaches it directly."""
+    forward: tuple[Opening, ...] = ()
+    """What forwards through it may reach besides its own loopback."""
+    env: tuple[str, ...] = PASSED_ENVIRONMENT
+    """Variables that a client may set, some by their beginning and ``*``."""
 
     @property
     def full_name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import cached_property
 from typing import Any, cast
 
 import asyncssh
@@ -13,15 +14,17 @@ from bastion.access.admission import Wish
 from bastion.access.certification import Proven
 from bastion.access.patience import LONGEST
 from bastion.core.certificate import Rejected
-from bastion.core.errors import BastionError, Refused
+from bastion.core.errors import BastionError, NotFound, Refused
 from bastion.core.geofence import Address
 from bastion.core.policy import Action
-from bastion.core.target import Catalogue, Scope, parse_destination, printable
+from bastion.core.target import Catalogue, Scope, Target, parse_destination, printable
 from bastion.gateways.listener import NamedTransport
+from bastion.gateways.ssh.forward import Forwards, prohibited, refuse
 from bastion.gateways.ssh.internals import DoorConnection
 from bastion.gateways.ssh.plainlogin import PATIENCE, PlainLogin, questions
 from bastion.gateways.ssh.rounds import Rounds
-from bastion.gateways.ssh.session import ClientSession, House
+from bastion.gateways.ssh.session import ClientSession
+from bastion.gateways.ssh.visit import House
 
 MAX_OFFERS = 20
 """Certificates judged on one connection; an agent with more keys than that needs IdentitiesOnly."""
@@ -77,6 +80,8 @@ class Door(asyncssh.SSHServer):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost = True
+        if "_forwards" in self.__dict__:
+            self._forwards.close()
         self._lines.close()
         if self._rounds is not None:
             self._rounds.close()
@@ -196,44 +201,90 @@ class Door(asyncssh.SSHServer):
         if self._proven is None:
             return False
         session = ClientSession(self._house, self._lines, self._proven, self._address, self._username, self._inside)
-        return self._connection.create_server_channel(), session
+        channel = self._connection.create_server_channel()
+        if self._target is not None:
+            channel.passed = self._target.env
+        return channel, session
 
     def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> Any:
-        """``ssh -J bastion target``: the inner connection is ended here, and recorded. Nothing else is forwarded."""
-        if self._proven is None or self._inside is not None:
-            raise _prohibited("Forwarding inside a session is not available.")
+        """``ssh -J bastion target``, whose inner connection is ended here, and recorded; or a forward at the target."""
+        if self._proven is None:
+            raise prohibited("Log in first.")
+        if self._inside is None and (self._target is None or self._is_target(dest_host)):
+            return self._connection.create_tunnel_channel(), self._jump(self._proven, dest_host)
+        stream = self._forwards.to_host(dest_host, dest_port, (orig_host, orig_port))
+        return self._connection.create_tunnel_channel(), stream
+
+    def unix_connection_requested(self, dest_path: str) -> Any:
+        stream = self._forwards.to_socket(dest_path)
+        return self._connection.create_socket_channel(), stream
+
+    def _is_target(self, name: str) -> bool:
         try:
-            target = self._catalogue.find(dest_host)
+            self._catalogue.find(name)
+        except NotFound:
+            return False
+        except Refused:
+            return True  # Of several; which, has to be said.
+        return True
+
+    async def _jump(self, proven: Proven, name: str) -> InnerConnection:
+        try:
+            target = self._catalogue.find(name)
         except Refused as refusal:
-            return self._refuse_forward(self._proven, printable(dest_host), refusal.public)
-        if target.scope != self._proven.scope:
-            reason = f"This certificate is for {self._proven.scope}; {target.full_name} is in {target.scope}."
-            return self._refuse_forward(self._proven, target.full_name, reason)
+            raise await self._refusal(proven, printable(name), refusal.public) from None
+        if target.scope != proven.scope:
+            reason = f"This certificate is for {proven.scope}; {target.full_name} is in {target.scope}."
+            raise await self._refusal(proven, target.full_name, reason)
         door = Door(
             house=self._house,
             catalogue=self._catalogue,
             options=self._options,
             address=self._address,
             inside=target.full_name,
-            outer=self._proven,
+            outer=proven,
         )
-        return self._connection.create_tunnel_channel(), InnerConnection(door.open(), self._address)
+        return InnerConnection(door.open(), self._address)
 
-    async def _refuse_forward(self, proven: Proven, target: str, reason: str) -> Any:
-        wish = Wish(
+    async def _refusal(self, proven: Proven, target: str, reason: str) -> asyncssh.ChannelOpenError:
+        await refuse(self._house, self._wish(proven, target, "", Action.SSH_SHELL, None), reason)
+        return prohibited(reason)
+
+    @cached_property
+    def _target(self) -> Target | None:
+        """The one that this connection is for, as soon as it has logged in; None where it names none."""
+        try:
+            named = parse_destination(self._username).target
+            name = self._inside if named is None else named if self._inside is None else None
+            return None if name is None else self._catalogue.find(name)
+        except Refused:
+            return None
+
+    @cached_property
+    def _forwards(self) -> Forwards:
+        """Raises ChannelOpenError: the connection names no target."""
+        proven, target = self._proven, self._target
+        if proven is None or target is None:
+            raise prohibited("Forwards need a target: ssh -L … login@target.environment.region@bastion")
+        login = parse_destination(self._username).login
+        return Forwards(
+            self._house,
+            self._lines,
+            target,
+            lambda action, command: self._wish(proven, target.full_name, login, action, command),
+        )
+
+    def _wish(self, proven: Proven, target: str, login: str, action: Action, command: str | None) -> Wish:
+        return Wish(
             identity=proven.identity,
             scope=proven.scope,
             serial=proven.serial,
             address=self._address,
             target=target,
-            login="",
-            action=Action.SSH_SHELL,
+            login=login,
+            action=action,
+            command=command,
         )
-        try:
-            await self._house.admission.refuse_forward(wish, reason)
-        except BastionError as error:
-            log.error("refusal could not be written", error=str(error))
-        raise _prohibited(reason)
 
     def server_requested(self, listen_host: str, listen_port: int) -> bool:
         return False
@@ -246,10 +297,6 @@ def _said(error: BastionError, client: str, before: str = "") -> KbdIntChallenge
     """
     log.info("login refused", error=str(error))
     return "", f"{before}bastion: {error.public.replace('…', '...')}\n", "", questions(client)
-
-
-def _prohibited(reason: str) -> asyncssh.ChannelOpenError:
-    return asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, reason)
 
 
 class InnerConnection(asyncssh.SSHTCPSession[bytes]):

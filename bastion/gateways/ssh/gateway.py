@@ -22,8 +22,10 @@ from bastion.gateways.listener import Greeting
 from bastion.gateways.ssh.algorithms import offered
 from bastion.gateways.ssh.door import Door
 from bastion.gateways.ssh.internals import DoorConnection, check_version
+from bastion.gateways.ssh.lookup import Lookup
 from bastion.gateways.ssh.plainlogin import Invitation
-from bastion.gateways.ssh.session import WINDOW, House
+from bastion.gateways.ssh.session import WINDOW
+from bastion.gateways.ssh.visit import House
 from bastion.ports import Signer
 
 LOGIN_TIMEOUT = 30.0
@@ -64,12 +66,13 @@ class SshGateway:
         signer: Signer,
         catalogue: Catalogue,
         host_key: asyncssh.SSHKey,
+        lookup: Lookup,
         balancers: tuple[Network, ...] = (),
         login_timeout: float = LOGIN_TIMEOUT,
         max_starting: int = MAX_STARTING,
     ) -> None:
         check_version()
-        self._house = House(admission, certification, supervision, logins, invitation, signer, self._spawn)
+        self._house = House(admission, certification, supervision, logins, invitation, signer, lookup, self._spawn)
         self._supervision = supervision
         self._catalogue = catalogue
         self._balancers = balancers
@@ -84,6 +87,7 @@ class SshGateway:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._greet, host, port, backlog=BACKLOG)
         bound: int = self._server.sockets[0].getsockname()[1]
+        self._house.lookup.listens_at(bound)
         return bound
 
     @property

@@ -12,6 +12,7 @@ import asyncssh
 from asyncssh.constants import MSG_CHANNEL_OPEN
 from asyncssh.packet import SSHPacket, SSHPacketLogger
 
+from bastion.core.target import PASSED_ENVIRONMENT
 from bastion.gateways.ssh.lean import LeanChannel, LeanServerConnection
 
 MAX_FAILURES = 20
@@ -28,9 +29,6 @@ MAX_DEFERRED = 1000
 
 JOINED = 4096
 """Bytes to which small pieces of waiting input are joined: a window of one-byte packets is a hundred times its size."""
-
-PASSED_ENVIRONMENT = (b"LANG", b"LC_", b"COLORTERM")
-"""Beginnings of the variables a client may set at the target: nothing that a loader or shell obeys."""
 
 MAX_VARIABLES = 32
 
@@ -52,18 +50,30 @@ class _RestrainedChannel(LeanChannel):
 class SessionChannel(_RestrainedChannel, asyncssh.SSHServerChannel[bytes]):
     """A session channel that takes no environment but a few names."""
 
+    passed: tuple[str, ...] = PASSED_ENVIRONMENT
+    """Of the target; see `Target.env`."""
+
     def _process_env_request(self, packet: SSHPacket) -> bool:
         name, value = packet.get_string(), packet.get_string()
         packet.check_end()
         too_much = len(self._env) >= MAX_VARIABLES or len(name + value) > MAX_VARIABLE
-        if not name.startswith(PASSED_ENVIRONMENT) or b"\0" in name + value or too_much:
+        if too_much or b"\0" in name + value or not any(_fits(name, passed) for passed in self.passed):
             return False
         self._env[name] = value
         return True
 
 
+def _fits(name: bytes, passed: str) -> bool:
+    stem = passed.removesuffix("*").encode()
+    return name == stem or (passed.endswith("*") and name.startswith(stem))
+
+
 class TunnelChannel(_RestrainedChannel, asyncssh.SSHTCPChannel[bytes]):
-    """The channel of `ssh -J`, which carries a connection of its own."""
+    """A forwarded stream, or the connection inside one of `ssh -J`."""
+
+
+class SocketChannel(_RestrainedChannel, asyncssh.SSHUNIXChannel[bytes]):
+    """A stream that is forwarded to or from a Unix socket."""
 
 
 class RestrainedConnection(LeanServerConnection):
@@ -102,8 +112,10 @@ class RestrainedConnection(LeanServerConnection):
         )
 
     def create_tunnel_channel(self) -> TunnelChannel:
-        """For a connection inside this one."""
         return TunnelChannel(self, self._loop, None, "strict", self._window, self._max_pktsize)
+
+    def create_socket_channel(self) -> SocketChannel:
+        return SocketChannel(self, self._loop, None, "strict", self._window, self._max_pktsize)
 
     def pause_writing(self) -> None:
         """The client does not read. Its channels stop, and so does reading what it asks: each answer would wait too."""

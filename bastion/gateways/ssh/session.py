@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, assert_never
 
 import asyncssh
 import structlog
 
-from bastion.access.admission import Admission, Admitted, Terminal, Wish
-from bastion.access.certification import Certification, Proven
-from bastion.access.devicelogin import DeviceLogins
-from bastion.access.supervision import Supervision
+from bastion.access.admission import Admitted, Terminal, Wish
+from bastion.access.certification import Proven
 from bastion.core.errors import BastionError, Refused
 from bastion.core.geofence import Address
 from bastion.core.policy import Action, Deny, NeedsGrant
@@ -22,11 +19,10 @@ from bastion.core.session import End
 from bastion.core.sftp import SftpWatch
 from bastion.core.target import parse_destination, printable
 from bastion.gateways.ssh.line import NO_MORE, Line, Lines
-from bastion.gateways.ssh.plainlogin import Invitation
 from bastion.gateways.ssh.relay import REFUSED_STATUS, Ended, Relay, TargetSession, screen
 from bastion.gateways.ssh.target import TargetUnreachable
 from bastion.gateways.ssh.unfit import why_unfit
-from bastion.ports import Signer
+from bastion.gateways.ssh.visit import House, Visit
 
 DRAIN = 30.0
 """Seconds a client has to take what the target sent before it closed."""
@@ -52,24 +48,6 @@ def _unwanted(opening: asyncio.Future[Any]) -> None:
 async def _first(*futures: asyncio.Future[Any]) -> None:
     """Wait until one of them is done."""
     await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-
-
-@dataclass(frozen=True, slots=True)
-class House:
-    """What every session of the gateway needs."""
-
-    admission: Admission
-    certification: Certification
-    supervision: Supervision
-    logins: DeviceLogins
-    invitation: Invitation
-    signer: Signer
-    spawn: Callable[[Coroutine[Any, Any, None]], None]
-    """Owns the session's task, and waits for it when the gateway stops."""
-
-    def lines(self) -> Lines:
-        """For one client connection."""
-        return Lines(admission=self.admission, certification=self.certification, signer=self.signer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +166,12 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
             return
         if admitted is None:
             return
-        self._began = asyncio.get_running_loop().time()
+        visit = Visit(self._house, admitted)
         ended = Ended(End.INTERRUPTED)
         try:
-            ended = await self._serve(admitted)
+            ended = await self._serve(visit)
         finally:
-            await self._close(admitted, ended)
+            await self._close(visit, ended)
 
     async def _admit(self) -> Admitted | None:
         """Ask for the session; None when it was denied and the client was told why."""
@@ -239,17 +217,18 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
             or_else=Action.SSH_SFTP_WRITE if self._subsystem is not None else None,
         )
 
-    async def _serve(self, admitted: Admitted) -> Ended:
-        """Everything between the open door and the end; the connection to the target is closed when this returns."""
+    async def _serve(self, visit: Visit) -> Ended:
+        """Everything between the open door and the end; the channel to the target is closed when this returns."""
+        admitted = visit.admitted
         relay = Relay(
             client=self._channel,
             recorder=admitted.recorder,
             typed=self._pty is not None,
             watch=self._watch(admitted),
             time=asyncio.get_running_loop().time,
-            began=self._began,
+            began=visit.began,
         )
-        self._house.supervision.watch(admitted.session, cut=relay.cut, warn=relay.warn, files=admitted.files)
+        visit.watch(relay.cut, relay.warn)
         self._opening = relay
         if self._gone:
             relay.client_closed()
@@ -332,9 +311,8 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
             return None
         return SftpWatch(admitted.files)
 
-    async def _close(self, admitted: Admitted, ended: Ended) -> None:
+    async def _close(self, visit: Visit, ended: Ended) -> None:
         """End both sides, the recording, and the session's entry in the log, whatever happened before."""
-        self._house.supervision.unwatch(admitted.session)
         self._leave(ended)
         try:
             async with asyncio.timeout(DRAIN if ended.is_polite else CUT):
@@ -342,7 +320,7 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
         except TimeoutError:
             self._channel.get_connection().abort()
         finally:
-            await self._finish(admitted, ended)
+            await visit.finish(ended.end, ended.status)
 
     def _leave(self, ended: Ended) -> None:
         """Tell the client how the process ended, and close. Nothing happens when the client closed already."""
@@ -350,18 +328,6 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
             self._channel.exit_with_signal(*ended.signal)
         else:
             self._channel.exit(REFUSED_STATUS if ended.status is None else ended.status)
-
-    async def _finish(self, admitted: Admitted, ended: Ended) -> None:
-        at = asyncio.get_running_loop().time() - self._began
-        try:
-            # It syncs to disk, and other sessions do not wait for that.
-            await asyncio.to_thread(admitted.recorder.finish, at, ended.end, ended.status)
-        except BastionError as error:
-            log.error("recording could not be closed", session=admitted.session.id, error=str(error))
-        try:
-            await self._house.admission.close(admitted.session, ended.end, ended.status)
-        except BastionError as error:
-            log.error("session could not be closed in the log", session=admitted.session.id, error=str(error))
 
     def _refuse(self, reasons: str) -> None:
         if self._channel.is_closing():
