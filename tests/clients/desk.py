@@ -156,6 +156,11 @@ class Desk:
         return self.them.stage.staging.home(LOGIN)
 
     @property
+    def data(self) -> Path:
+        """Where the bastion keeps everything."""
+        return self.them.stage.folder / "data"
+
+    @property
     def port(self) -> int:
         return self.them.stage.ssh_port
 
@@ -241,7 +246,7 @@ class Desk:
 
     async def check(self, expected: Sequence[Kept | Refused]) -> None:
         """Whether the sessions that this cell left are exactly ``expected``, in any order."""
-        left = [await self._left(session) for session in await self._sessions()]
+        left = [await self._left(session) for session in await self.ended()]
         refused = [reason for event in await self._events(Kind.ACCESS_DENIED) for reason in event.reasons]
         for item in expected:
             if isinstance(item, Refused):
@@ -253,8 +258,8 @@ class Desk:
         assert not left, "\n".join(["nobody expected:", *map(str, left)])
         assert bool(refused) == any(isinstance(item, Refused) for item in expected), refused
 
-    async def _sessions(self) -> list[Session]:
-        """This cell's, once every one is over."""
+    async def ended(self) -> list[Session]:
+        """The sessions of this cell, newest first, once every one is over."""
         async with asyncio.timeout(self.patience):
             while True:
                 sessions = [s for s in await self.store.sessions(limit=10_000) if s.id not in self._seen]

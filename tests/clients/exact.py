@@ -8,11 +8,13 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+from bastion.adapters.recordings.reading import Reader
 from bastion.core.policy import Action
-from bastion.core.recording import Code, Lines
+from bastion.core.recording import Code
 from bastion.core.session import End, Session
 from tests.clients.desk import HOST, Content, Desk, Kept
 from tests.clients.files import SFTP, batch
+from tests.recorded import file_of
 
 SIZE = 5_000_000
 """Bytes in the matrix: some windows. `make bench BENCH=ssh_exact` takes a gigabyte."""
@@ -99,17 +101,21 @@ def digest_of(path: Path) -> str:
 async def is_recorded(desk: Desk, session: Session, digest: str) -> bool:
     """Whether a recording has the content with this SHA-256, or a line with its digest."""
     assert session.end is End.TARGET
-    streams, reader = {Code.OUTPUT: hashlib.sha256(), Code.INPUT: hashlib.sha256()}, Lines()
-    is_declared, first = False, True
-    async for line in desk.recordings.transcript(session):
-        if first:
-            first = False
-        elif (entry := reader.read(line)) is None:
-            continue
-        elif entry.code in streams:
-            await asyncio.to_thread(streams[entry.code].update, entry.data)
-        elif entry.code is Code.MARKER:
-            is_declared = is_declared or digest in entry.data.decode()
+    return await asyncio.to_thread(_is_recorded, desk, session, digest)
+
+
+def _is_recorded(desk: Desk, session: Session, digest: str) -> bool:
+    """Entry by entry, not as the lines of a transcript, in which a gigabyte of noise is six of JSON."""
+    streams, is_declared = {Code.OUTPUT: hashlib.sha256(), Code.INPUT: hashlib.sha256()}, False
+    reader = Reader(file_of(desk.data, session), session, desk.recordings.keys)
+    try:
+        for entry in reader.entries():
+            if entry.code in streams:
+                streams[entry.code].update(entry.data)
+            is_declared = is_declared or (entry.code is Code.MARKER and digest.encode() in entry.data)
+        assert reader.manifest is not None
+    finally:
+        reader.close()
     return is_declared or any(stream.hexdigest() == digest for stream in streams.values())
 
 

@@ -14,6 +14,9 @@ SIZE = 1_000_000
 
 MANY = 200
 
+FEWER = 60
+"""Files, where the way they take is much the same."""
+
 SFTP = Action.SSH_SFTP_READ
 """What an sftp session is to begin with."""
 
@@ -70,17 +73,8 @@ async def sftp_that_fails(desk: Desk) -> list[Kept]:
     return [Kept(SFTP)]
 
 
-async def scp(desk: Desk) -> list[Kept]:
-    """Over SFTP, as today's scp does it."""
-    data = content(desk)
-    await desk.must("scp", "-F", desk.config, "-p", "local", f"{HOST}:scp copied")
-    await desk.must("scp", "-F", desk.config, "-p", f"{HOST}:scp copied", "back")
-    assert (desk.home / "scp copied").read_bytes() == (desk.folder / "back").read_bytes() == data
-    return [Kept(SFTP, files=[data], marks=["scp copied"])] * 2
-
-
 async def scp_recursive(desk: Desk) -> list[Kept]:
-    tree = grow(desk.folder / "tree", MANY)
+    tree = grow(desk.folder / "tree", FEWER)
     await desk.must("scp", "-F", desk.config, "-r", "tree", f"{HOST}:scp-tree")
     await desk.must("scp", "-F", desk.config, "-r", f"{HOST}:scp-tree", "back")
     assert leaves(desk.home / "scp-tree") == leaves(desk.folder / "back") == leaves(tree)
@@ -88,20 +82,8 @@ async def scp_recursive(desk: Desk) -> list[Kept]:
     return [Kept(SFTP, files=files)] * 2
 
 
-async def old_scp(desk: Desk) -> list[Kept]:
-    """The protocol of its own, as scp did it until OpenSSH 9."""
-    data = content(desk)
-    await desk.must("scp", "-O", "-F", desk.config, "-p", "local", f"{HOST}:old-copied")
-    await desk.must("scp", "-O", "-F", desk.config, "-p", f"{HOST}:old-copied", "back")
-    assert (desk.home / "old-copied").read_bytes() == (desk.folder / "back").read_bytes() == data
-    return [
-        Kept(Action.SSH_EXEC, "scp -p -t", into=Content(data)),
-        Kept(Action.SSH_EXEC, "scp -p -f", out=Content(data)),
-    ]
-
-
 async def old_scp_recursive(desk: Desk) -> list[Kept]:
-    tree = grow(desk.folder / "tree", MANY)
+    tree = grow(desk.folder / "tree", FEWER)
     await desk.must("scp", "-O", "-F", desk.config, "-r", "tree", f"{HOST}:old-tree")
     await desk.must("scp", "-O", "-F", desk.config, "-r", f"{HOST}:old-tree", "back")
     assert leaves(desk.home / "old-tree") == leaves(desk.folder / "back") == leaves(tree)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 
 from bastion.core.policy import Action
 from tests.clients.desk import HOST, STRAIGHT, Content, Desk, Kept
@@ -73,15 +72,6 @@ async def pipes(desk: Desk) -> list[Kept]:
         Kept(Action.SSH_EXEC, "mkdir piped", into=Content(archive)),
         Kept(Action.SSH_EXEC, "tar -C piped -c", out=Content(back)),
     ]
-
-
-async def large_input(desk: Desk) -> list[Kept]:
-    content = random.Random(1).randbytes(LARGE)
-    (desk.folder / "content").write_bytes(content)
-    said = await desk.must(*desk.ssh, HOST, "sha256sum", stdin=content)
-    here = await desk.must("sha256sum", stdin=content)
-    assert said == here
-    return [Kept(Action.SSH_EXEC, "sha256sum", into=Content(content), out=here)]
 
 
 async def input_that_nobody_reads(desk: Desk) -> list[Kept]:
