@@ -25,6 +25,7 @@ from aiohttp import web
 
 from bastion import __version__, app_chat
 from bastion.access.admission import Admission
+from bastion.access.apitokens import ApiTokens
 from bastion.access.approval import Approval
 from bastion.access.askable import Choice
 from bastion.access.certification import Certification
@@ -57,6 +58,7 @@ from bastion.chatops.errands import Errands
 from bastion.config import Settings, load, read_policy
 from bastion.console import app as console
 from bastion.console import certificates, clients, clilogin, device, grants, links, openapi, records
+from bastion.console import tokens as console_tokens
 from bastion.console.caller import Callers
 from bastion.core.audit import Event, EventFilter, Kind
 from bastion.core.certificate import target_principal
@@ -236,6 +238,7 @@ def _routes(
     linking = Linking(**parts("store", "coordination", "clock", "node"))
     prospects = Prospects(**parts("store", "coordination", "policies", "locator", "catalogue", "clock"))
     confirmation = Confirmation(prospects=prospects, **parts("store", "coordination", "catalogue", "clock", "node"))
+    api_tokens = ApiTokens(**parts("store", "clock", "node"))
     waiting = DeviceLogins(doorstep=doorstep, **parts("store", "coordination", "catalogue", "clock", "node"))
     command_lines = CommandLineLogins(logins=waiting, doorstep=doorstep, tokens=tokens, **parts("coordination"))
     replay = Replay(recordings=recordings, **parts("store", "policies", "catalogue", "clock", "node"))
@@ -250,10 +253,11 @@ def _routes(
         *device.routes(confirmation=confirmation, issuers=[entry.issuer for entry in settings.issuers]),
         *clilogin.routes(logins=command_lines, public_url=settings.public_url),
         *records.routes(replay=replay, clock=parts.clock),
+        *console_tokens.routes(tokens=api_tokens, clock=parts.clock),
         *openapi.routes(),
         *chats.routes,
     ]
-    callers = Callers(tokens=tokens, doorstep=doorstep, public_url=settings.public_url)
+    callers = Callers(tokens=tokens, api_tokens=api_tokens, doorstep=doorstep, public_url=settings.public_url)
     return console.build(routes=routes, callers=callers)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from bastion.core.apitoken import ApiToken
 from bastion.core.audit import Event, EventFilter
 from bastion.core.geofence import Address, Place
 from bastion.core.grant import Grant, Request, Review
@@ -181,6 +182,18 @@ class Transaction(Protocol):
         """
         ...
 
+    async def add_api_token(self, token: ApiToken) -> None:
+        """Raises `Conflict`: there is one with this id."""
+        ...
+
+    async def revoke_api_token(self, token_id: str, at: datetime) -> ApiToken:
+        """The first time stands. Raises `NotFound`."""
+        ...
+
+    async def forget_api_tokens(self, older_than: datetime) -> None:
+        """Drop those that ended before."""
+        ...
+
     async def keep_login(self, login: KeptLogin) -> None:
         """Remember a login; older ones of the identity keep their ``sid`` and lose what is sealed."""
         ...
@@ -229,6 +242,14 @@ class Store(Protocol):
 
     async def whose_login(self, issuer: str, sid: str) -> IdentityId | None:
         """Whose kept login at ``issuer`` has this ``sid``."""
+        ...
+
+    async def api_token(self, token_id: str) -> ApiToken:
+        """Raises `NotFound`."""
+        ...
+
+    async def api_tokens_of(self, owner: IdentityId) -> Sequence[ApiToken]:
+        """Newest first."""
         ...
 
     async def find_identity(self, text: str) -> Identity:

@@ -12,6 +12,7 @@ from pathlib import Path
 import aiohttp
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from bastion.access.apitokens import ApiTokens
 from bastion.access.doorstep import Doorstep
 from bastion.access.replay import Replay, Viewer
 from bastion.access.tokens import Audience, Tokens, TokenSigner
@@ -167,9 +168,10 @@ async def serving(archive: Archive) -> AsyncIterator[Archive]:
         coordination=MemoryCoordination(clock=archive.clock), store=archive.store, clock=archive.clock, node=NODE,
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
+    api_tokens = ApiTokens(store=archive.store, clock=archive.clock, node=NODE)
     app = build(
         routes=records.routes(replay=archive.replay, clock=archive.clock),
-        callers=Callers(tokens=archive.tokens, doorstep=doorstep, public_url=url),
+        callers=Callers(tokens=archive.tokens, api_tokens=api_tokens, doorstep=doorstep, public_url=url),
     )
     runner = await serve(app, "127.0.0.1", port, None)
     try:

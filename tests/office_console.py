@@ -12,10 +12,12 @@ import aiohttp
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from bastion.access.apitokens import ApiTokens
 from bastion.access.doorstep import Doorstep
 from bastion.access.tokens import Audience, Tokens, TokenSigner
 from bastion.adapters.geo import MaxMindLocator
 from bastion.console import grants, links, openapi
+from bastion.console import tokens as console_tokens
 from bastion.console.app import build, serve
 from bastion.console.caller import Callers
 from bastion.core.identity import Identity
@@ -39,10 +41,12 @@ class OfficeConsole:
         return (await self.tokens.issue(identity, audience)).text
 
     async def call(
-        self, who: Identity | None, method: str, path: str, body: Any = None, *, source: str = BERLIN_ADDRESS
+        self, who: Identity | str | None, method: str, path: str, body: Any = None, *, source: str = BERLIN_ADDRESS
     ) -> tuple[int, Any]:
-        """One API request as ``who``, from ``source``: the status, and the JSON of the answer."""
-        headers = {} if who is None else {"Authorization": f"Bearer {await self.token(who)}"}
+        """One API request as ``who``, or with the token that is given, from ``source``: the status, and the JSON of the
+        answer."""
+        text = await self.token(who) if isinstance(who, Identity) else who
+        headers = {} if text is None else {"Authorization": f"Bearer {text}"}
         async with (
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(local_addr=(source, 0))) as session,
             session.request(method, f"{self.url}/api/v1{path}", json=body, headers=headers) as response,
@@ -66,14 +70,16 @@ async def open_console(office: Office, *more: web.RouteDef) -> AsyncIterator[Off
     )
     signer = TokenSigner(key=Ed25519PrivateKey.generate(), issuer=url, clock=office.clock)
     tokens = Tokens(signer=signer, store=office.store, coordination=office.coordination, clock=office.clock)
+    api_tokens = ApiTokens(store=office.store, clock=office.clock, node=NODE)
     app = build(
         routes=[
             *grants.routes(approval=office.approval, standing=office.standing, clock=office.clock),
             *links.routes(linking=office.linking),
+            *console_tokens.routes(tokens=api_tokens, clock=office.clock),
             *openapi.routes(),
             *more,
         ],
-        callers=Callers(tokens=tokens, doorstep=doorstep, public_url=url),
+        callers=Callers(tokens=tokens, api_tokens=api_tokens, doorstep=doorstep, public_url=url),
     )
     runner = await serve(app, "127.0.0.1", port, None)
     try:

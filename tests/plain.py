@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from bastion.access.apitokens import ApiTokens
 from bastion.access.confirmation import Confirmation
 from bastion.access.handover import Handover
 from bastion.access.keeping import Keeping
@@ -104,7 +105,9 @@ async def plain_logins(bastion: World) -> AsyncIterator[Plain]:
             *login.routes(login=logins, handover=handover),
             *device.routes(confirmation=confirmation, issuers=logins.issuers),
         ]
-        app = build(routes=routes, callers=Callers(tokens=tokens, doorstep=parts.doorstep, public_url=url))
+        api_tokens = ApiTokens(store=parts.store, clock=parts.clock, node="test-1")
+        callers = Callers(tokens=tokens, api_tokens=api_tokens, doorstep=parts.doorstep, public_url=url)
+        app = build(routes=routes, callers=callers)
         runner = await serve(app, "127.0.0.1", urlsplit(url).port or 0, None)
         try:
             yield Plain(bastion, provider.issuer, confirmation)

@@ -61,6 +61,7 @@ def ensure_fresh(target: str, key: Path | None, *, no_agent: bool) -> None:
 
     Exits with a sentence on standard error when there is none to be had.
     """
+    import os
     from datetime import UTC, datetime
 
     from bastion.cli import exits, fresh, saved
@@ -76,9 +77,9 @@ def ensure_fresh(target: str, key: Path | None, *, no_agent: bool) -> None:
         if fresh.is_fresh(words):
             return
     login = saved.load()
-    if login is None or not login.is_good(datetime.now(UTC)):
+    if not os.environ.get("BASTION_TOKEN") and (login is None or not login.is_good(datetime.now(UTC))):
         fail("Not logged in: bastion login", exits.NOT_LOGGED_IN)
-    client = Client(login.url, login.token)
+    client = Client.from_login()
     wait_for(client, target, LONGEST)  # holding the lock, it would keep other connections waiting, too
     with files.locked():
         if not fresh.is_fresh(words):

@@ -60,8 +60,15 @@ class Client:
 
     @classmethod
     def from_login(cls) -> Client:
-        """As whoever logged in last. Exits with NOT_LOGGED_IN and a sentence when nobody is."""
+        """By ``BASTION_TOKEN`` where a script has that, else as whoever logged in last.
+
+        Exits with NOT_LOGGED_IN and a sentence when nobody is.
+        """
         login = saved.load()
+        if token := os.environ.get("BASTION_TOKEN"):
+            if not (url := os.environ.get("BASTION_URL") or (login.url if login is not None else "")):
+                fail("BASTION_TOKEN is for which bastion? Set BASTION_URL.", exits.USAGE)
+            return cls(url, token)
         if login is None:
             fail("You are not logged in. Run: bastion login URL", exits.NOT_LOGGED_IN)
         if not login.is_good(datetime.now(UTC)):

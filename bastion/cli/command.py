@@ -8,7 +8,7 @@ import typer
 
 HELP = "One recorded, fenced, time-limited door to servers, web apps and databases."
 
-_MODULES = ("login", "config_ssh", "cert", "ssh", "access", "records", "operate")
+_MODULES = ("login", "config_ssh", "cert", "ssh", "access", "token", "records", "operate")
 """In the order of `--help`: from what a contractor needs first to what only an operator needs."""
 
 _CLIENTS = {
@@ -23,8 +23,12 @@ _CLIENTS = {
     "approve": "access",
     "deny": "access",
     "grant": "access",
+    "withdraw": "access",
+    "extend": "access",
+    "break-glass": "access",
     "revoke": "access",
     "access": "access",
+    "token": "token",
     "sessions": "records",
     "replay": "records",
     "audit": "records",

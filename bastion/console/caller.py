@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from bastion.access.apitokens import PREFIX, ApiTokens
 from bastion.access.doorstep import Doorstep
 from bastion.access.tokens import LIFETIME, Audience, Token, TokenClaims, Tokens
+from bastion.console.uses import uses_of
 from bastion.core.errors import Refused, Unauthenticated
 from bastion.core.geofence import Address, Place, parse_address
 from bastion.core.identity import Identity
@@ -21,19 +24,23 @@ class Caller:
 
     identity: Identity
     place: Place
+    until: datetime
+    """When what proved it is over, if nothing ends it before."""
 
 
 class Callers:
     """Turns requests into callers.
 
     Args:
-        tokens: judges what the request carries.
+        tokens: judges logins that requests carry.
+        api_tokens: judges tokens for scripts.
         doorstep: locates where it comes from.
         public_url: what browsers reach this console as; cookies are for it alone.
     """
 
-    def __init__(self, *, tokens: Tokens, doorstep: Doorstep, public_url: str) -> None:
+    def __init__(self, *, tokens: Tokens, api_tokens: ApiTokens, doorstep: Doorstep, public_url: str) -> None:
         self.tokens = tokens
+        self._api_tokens = api_tokens
         self.doorstep = doorstep
         self.public_url = public_url.rstrip("/")
         self.secure = urlsplit(public_url).scheme == "https"
@@ -57,26 +64,38 @@ class Callers:
         """Log the browser out, as far as the browser does it."""
         self.set_cookie(response, "bastion", "", 0)
 
-    async def of(self, request: web.Request) -> tuple[Caller, TokenClaims]:
-        """The caller, and the claims of the token that proved it.
+    async def of(self, request: web.Request) -> Caller:
+        """The caller, by a login or by a token that is for what the request does.
+
+        Raises:
+            Refused: as `login_of`; or it comes with a token that is not for this, or not for there.
+            Unauthenticated: neither a good login nor a good token.
+        """
+        text = _bearer(request)
+        if text is None or not text.startswith(PREFIX):
+            return (await self.login_of(request))[0]
+        place, path = self.doorstep.locate(peer_address(request)), _route(request)
+        needed, what = uses_of(request.method, path), f"{request.method} {path}"
+        identity, token = await self._api_tokens.judge(text, needed, place, what)
+        return Caller(identity, place, token.ends_at)
+
+    async def login_of(self, request: web.Request) -> tuple[Caller, TokenClaims]:
+        """The caller, and the claims of the login that proved it; no token for scripts does.
 
         Raises:
             Refused: the connection comes from outside every fence (law 2); no token was looked at.
-            Unauthenticated: no good token. A cookie is one only for reading: with it alone, another site could change
+            Unauthenticated: no good login. A cookie is one only for reading: with it alone, another site could change
                 something in its owner's name.
         """
         place = self.doorstep.locate(peer_address(request))
-        header, cookie = request.headers.getall("Authorization", []), request.cookies.get(self.cookie_name("bastion"))
-        if header:
-            scheme, _, text = header[0].partition(" ")
-            if len(header) != 1 or scheme.lower() != "bearer":
-                raise Unauthenticated("The Authorization header is not one Bearer token. Log in: bastion login")
-            identity, claims = await self.tokens.identity(text.strip(), Audience.API)
+        text, cookie = _bearer(request), request.cookies.get(self.cookie_name("bastion"))
+        if text is not None:
+            identity, claims = await self.tokens.identity(text, Audience.API)
         elif cookie and request.method in ("GET", "HEAD"):
             identity, claims = await self.tokens.identity(cookie, Audience.BROWSER)
         else:
             raise Unauthenticated("You are not logged in. Log in: bastion login")
-        return Caller(identity, place), claims
+        return Caller(identity, place, claims.expires_at), claims
 
     async def of_form(self, request: web.Request) -> tuple[Caller, TokenClaims]:
         """The caller who sent a form from one of our own pages. Raises as `of`, and `Refused` for another site's."""
@@ -86,7 +105,7 @@ class Callers:
         if not cookie:
             raise Unauthenticated("You are not logged in.")
         identity, claims = await self.tokens.identity(cookie, Audience.BROWSER)
-        return Caller(identity, place), claims
+        return Caller(identity, place, claims.expires_at), claims
 
 
 CALLERS = web.AppKey("callers", Callers)
@@ -94,8 +113,28 @@ CALLERS = web.AppKey("callers", Callers)
 
 async def caller_of(request: web.Request) -> Caller:
     """Whose request it is. Raises `Unauthenticated`, and `Refused` from outside every fence."""
-    caller, _ = await request.app[CALLERS].of(request)
-    return caller
+    return await request.app[CALLERS].of(request)
+
+
+def _bearer(request: web.Request) -> str | None:
+    """The one bearer token of a request, or None where it has no such header.
+
+    Raises:
+        Unauthenticated: there is more than one, or something else.
+    """
+    headers = request.headers.getall("Authorization", [])
+    if not headers:
+        return None
+    scheme, _, text = headers[0].partition(" ")
+    if len(headers) != 1 or scheme.lower() != "bearer":
+        raise Unauthenticated("The Authorization header is not one Bearer token. Log in: bastion login")
+    return text.strip()
+
+
+def _route(request: web.Request) -> str:
+    """The pattern of the route that answers, as it was registered."""
+    resource = request.match_info.route.resource
+    return "" if resource is None else resource.canonical
 
 
 def peer_address(request: web.Request) -> Address:

@@ -13,7 +13,7 @@ from bastion.access.login import Answer, Destination, Login, ToCommandLine, ToPa
 from bastion.access.pkce import CHALLENGE, new_secret
 from bastion.access.tokens import Audience
 from bastion.console.body import read_strings
-from bastion.console.caller import CALLERS, Caller, Callers, check_same_origin, peer_address
+from bastion.console.caller import CALLERS, Caller, Callers, caller_of, check_same_origin, peer_address
 from bastion.console.pages import page
 from bastion.core.errors import NotFound, Refused, Unauthenticated
 from bastion.core.identity import Identity
@@ -50,7 +50,7 @@ async def browser_caller(request: web.Request) -> Caller:
         Refused: the browser is outside every fence.
     """
     try:
-        caller, _ = await request.app[CALLERS].of(request)
+        caller = await request.app[CALLERS].of(request)
     except Unauthenticated:
         raise web.HTTPFound(f"/login?next={quote(local_page(request.path), safe='')}") from None
     return caller
@@ -193,12 +193,12 @@ async def _closed(request: web.Request) -> web.Response:
 
 
 async def _whoami(request: web.Request) -> web.Response:
-    caller, claims = await request.app[CALLERS].of(request)
+    caller = await caller_of(request)
     answer = {
         "identity": identity_as_json(caller.identity),
         "address": str(caller.place.address),
         "country": caller.place.country,
-        "expires_at": claims.expires_at.isoformat(),
+        "expires_at": caller.until.isoformat(),
     }
     return web.json_response(answer)
 

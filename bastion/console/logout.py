@@ -52,7 +52,7 @@ class _Logout:
 
     async def from_command_line(self, request: web.Request) -> web.Response:
         callers = request.app[CALLERS]
-        caller, claims = await callers.of(request)
+        caller, claims = await callers.login_of(request)
         url = await self._logouts.here(caller.identity.id)
         await callers.tokens.end(claims)
         return web.json_response({"logged_out": True, "end_session_url": url})

@@ -15,6 +15,8 @@ from bastion.access.wish import MORE
 from bastion.console.body import MAX_BODY
 from bastion.console.filters import MAX_LIMIT
 from bastion.console.grants import MAX_WAIT
+from bastion.console.uses import uses_of
+from bastion.core.apitoken import Use
 from bastion.core.grant import MAX_REASON, Basis, Verdict
 from bastion.core.policy import Action, Remedy
 from bastion.core.request import Stage
@@ -66,6 +68,11 @@ _REVIEW: dict[str, Schema] = {
     "note": TEXT,
 }  # fmt: skip
 
+_TOKEN: dict[str, Schema] = {
+    "id": TEXT, "name": TEXT, "uses": {"type": "array", "items": {"enum": list(Use)}}, "network": TEXT,
+    "made_at": INSTANT, "ends_at": INSTANT, "revoked_at": _maybe(INSTANT),
+}  # fmt: skip
+
 SCHEMAS: dict[str, Schema] = {
     "Error": _object({"error": TEXT}, {"error_description": TEXT}),
     "Request": _object(_REQUEST),
@@ -94,6 +101,10 @@ SCHEMAS: dict[str, Schema] = {
         _GRANT | {"last_used": _maybe(INSTANT), "unused": FLAG, "ending_soon": FLAG},
     ),
     "ReviewOfAccess": _object({"grants": {"type": "array", "items": _ref("Reviewable")}, "text": TEXT}),
+    "Token": _object(_TOKEN),
+    "NewToken": _object(_TOKEN | {"secret": TEXT, "text": TEXT}),
+    "EndedToken": _object(_TOKEN | {"text": TEXT}),
+    "Tokens": _object({"tokens": {"type": "array", "items": _ref("Token")}, "text": TEXT}),
     "Something": {"type": "object"},
 }
 
@@ -169,6 +180,11 @@ OPERATIONS = (
     Operation("get", "/sessions/{id}/recording", "Its recording", "application/x-asciicast",
               query={"format": {"enum": ["v2", "v3", "raw"]}, "follow": TEXT}),
     Operation("get", "/events", "The audit log", "application/jsonl", query=_FILTER),
+    Operation("post", "/tokens", "Make a token for a script; its secret is in this answer alone", "NewToken", _object(
+              {"name": TEXT, "uses": {"type": "array", "items": {"enum": list(Use)}, "minItems": 1},
+               "duration": DURATION}, {"network": TEXT}, closed=True), status=201),
+    Operation("get", "/tokens", "Your tokens", "Tokens"),
+    Operation("post", "/tokens/{id}/revoke", "End one now", "EndedToken", _NOTHING),
     Operation("get", "/whoami", "Who you are here"),
     Operation("post", "/logout", "End your login, and your sessions", takes=_NOTHING),
     Operation("post", "/token", "Exchange a login's code", takes=_object({"code": TEXT, "verifier": TEXT}, closed=True),
@@ -216,7 +232,14 @@ def description() -> Schema:
         "paths": paths,
         "components": {
             "schemas": SCHEMAS,
-            "securitySchemes": {"login": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "login": {"type": "http", "scheme": "bearer"},
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "For scripts, of POST /tokens. The roles are what it must be for: all of them.",
+                },
+            },
         },
     }
 
@@ -234,7 +257,7 @@ def _described(operation: Operation) -> Schema:
         "summary": operation.summary,
         "operationId": f"{operation.method} {operation.path}",
         "responses": {str(operation.status): {"description": operation.summary, "content": content}} | errors,
-        "security": [] if operation.is_open else [{"login": []}],
+        "security": _security(operation),
     }
     if parameters := _parameters(operation):
         found["parameters"] = parameters
@@ -242,6 +265,14 @@ def _described(operation: Operation) -> Schema:
         media = "application/x-www-form-urlencoded" if operation.form else "application/json"
         found["requestBody"] = {"required": True, "content": {media: {"schema": operation.takes}}}
     return found
+
+
+def _security(operation: Operation) -> list[Schema]:
+    """Roles beside a bearer scheme are of OpenAPI 3.1 (Security Requirement Object)."""
+    if operation.is_open:
+        return []
+    uses = sorted(uses_of(operation.method, operation.path))
+    return [{"login": []}, *([{"token": uses}] if uses else [])]
 
 
 def _parameters(operation: Operation) -> list[Schema]:

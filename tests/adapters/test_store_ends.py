@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
+
+import pytest
 
 from bastion.adapters.store import SqlStore
+from bastion.core.apitoken import ApiToken, Use
+from bastion.core.errors import Conflict, NotFound
 from bastion.core.identity import Identity, IdentityId, IdentityKind
 from bastion.ports import KeptLogin
 
@@ -62,6 +67,32 @@ async def test_an_identity_is_vouched_for_by_a_login_or_a_later_answer_until_it_
     assert await store.confirmed_at(ALICE) is None
     await save(store, ALICE, NOW + 4 * MINUTE)
     assert await store.confirmed_at(ALICE) == NOW + 4 * MINUTE
+
+
+def api_token(token_id: str = "t-000000000001", owner: IdentityId = ALICE, made_at: datetime = NOW) -> ApiToken:
+    return ApiToken(
+        token_id, owner, "nightly", frozenset({Use.READ, Use.AUDIT}), ip_network("2001:db8::/64"), b"\x00\xff" * 16,
+        NOW - MINUTE, frozenset({"mfa"}), made_at, made_at + MINUTE,
+    )  # fmt: skip
+
+
+async def test_a_token_is_read_as_it_was_made_revoked_once_and_forgotten(store: SqlStore) -> None:
+    first, second, bobs = api_token(), api_token("t-2", made_at=NOW + MINUTE), api_token("t-3", BOB)
+    async with store.transaction() as transaction:
+        for token in (first, second, bobs):
+            await transaction.add_api_token(token)
+        with pytest.raises(Conflict):
+            await transaction.add_api_token(first)
+    assert await store.api_tokens_of(ALICE) == [second, first]
+    async with store.transaction() as transaction:
+        await transaction.revoke_api_token(first.id, NOW)
+        await transaction.revoke_api_token(first.id, NOW + MINUTE)
+    assert await store.api_token(first.id) == replace(first, revoked_at=NOW)
+    async with store.transaction() as transaction:
+        await transaction.forget_api_tokens(NOW + 2 * MINUTE)
+    assert await store.api_tokens_of(ALICE) == [second]
+    with pytest.raises(NotFound):
+        await store.api_token(first.id)
 
 
 async def test_nobody_is_ended_who_is_not_known(store: SqlStore) -> None:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 
 from bastion.cli import command, fresh
 
@@ -57,11 +58,14 @@ def test_a_command_starts_without_the_others(words: list[str]) -> None:
 
 
 def test_every_command_is_known_to_the_module_that_is_loaded_for_it() -> None:
-    everything = {info.name or info.callback.__name__ for info in command.build().registered_commands if info.callback}
+    def names(app: typer.Typer) -> set[str | None]:
+        commands = {info.name or info.callback.__name__ for info in app.registered_commands if info.callback}
+        return commands | {group.name for group in app.registered_groups}
+
+    everything = names(command.build())
     for name in command._CLIENTS:
-        alone = command.build(name).registered_commands
         assert name in everything
-        assert name in {info.name or info.callback.__name__ for info in alone if info.callback}
+        assert name in names(command.build(name))
 
 
 @pytest.mark.parametrize(

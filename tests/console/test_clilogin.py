@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from bastion.access.apitokens import ApiTokens
 from bastion.access.clilogin import CommandLineLogins
 from bastion.access.devicelogin import DeviceLogins, Pending, login_key
 from bastion.access.doorstep import Doorstep
@@ -45,12 +46,13 @@ async def console(office: Office) -> AsyncIterator[OfficeConsole]:
         policies = CedarPolicies(POLICY, catalogue())
         standing = Standing(store=office.store, policies=policies, catalogue=catalogue(), clock=office.clock)
         reach = Reach(standing=standing, policies=policies, catalogue=catalogue(), clock=office.clock)
+        api_tokens = ApiTokens(store=office.store, clock=office.clock, node=NODE)
         app = build(
             routes=[
                 *clilogin.routes(logins=logins, public_url=f"{url}/"),
                 *clients.routes(reach=reach, ssh_address="bastion.test:22", ssh_host_key="ssh-ed25519 AAAA"),
             ],
-            callers=Callers(tokens=first.tokens, doorstep=doorstep, public_url=url),
+            callers=Callers(tokens=first.tokens, api_tokens=api_tokens, doorstep=doorstep, public_url=url),
         )
         runner = await serve(app, "127.0.0.1", int(url.rpartition(":")[2]), None)
         try:

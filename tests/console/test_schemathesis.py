@@ -21,7 +21,7 @@ from tests.office_console import OfficeConsole, open_console
 
 T = TypeVar("T")
 
-HERE = {"/requests", "/grants", "/access", "/break-glass"}
+HERE = {"/requests", "/grants", "/access", "/break-glass", "/tokens"}
 """Beginnings of the paths that the office's console has."""
 
 document = openapi.description()

@@ -14,6 +14,7 @@ from aiohttp import web
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
+from bastion.access.apitokens import ApiTokens
 from bastion.access.doorstep import Doorstep
 from bastion.access.endings import Endings, Logouts
 from bastion.access.handover import Handover
@@ -193,7 +194,8 @@ async def running_console(
             node="node-1",
         )
         handover = Handover(doorstep=doorstep, tokens=tokens, store=store, coordination=coordination)
-        callers = Callers(tokens=tokens, doorstep=doorstep, public_url=url)
+        api_tokens = ApiTokens(store=store, clock=clock, node="node-1")
+        callers = Callers(tokens=tokens, api_tokens=api_tokens, doorstep=doorstep, public_url=url)
         ours = [
             *routes(login=login, handover=handover),
             *logout.routes(logouts=logouts, unverified_issuer=unverified_issuer),

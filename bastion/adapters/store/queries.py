@@ -11,6 +11,7 @@ from sqlalchemy import Executable, and_, bindparam, exists, func, literal, or_, 
 from bastion.adapters.store.columns import Instant, PlainText
 from bastion.adapters.store.rows import Values, folded, key
 from bastion.adapters.store.tables import (
+    api_tokens,
     certificates,
     chat_links,
     chat_posts,
@@ -52,6 +53,7 @@ _GRANTS_OF = (
     .where(_whose(grants), grants.c.ends_at > bindparam("ended_after"))
     .order_by(grants.c.ends_at.desc(), grants.c.id)
 )
+_API_TOKEN = select(api_tokens).where(api_tokens.c.id == bindparam("token"))
 _CERTIFICATE = select(certificates).where(certificates.c.serial == bindparam("certificate"))
 _SESSION = select(sessions).where(sessions.c.id == bindparam("session"))
 _DUE_NOTICES = (
@@ -119,6 +121,16 @@ def login_of(identity_id: IdentityId) -> Query:
 
 def whose_login(issuer: str, sid: str) -> Query:
     return Query(select(kept_logins).where(kept_logins.c.issuer == issuer, kept_logins.c.sid == sid))
+
+
+def api_token(token_id: str) -> Query:
+    return Query(_API_TOKEN, {"token": token_id})
+
+
+def api_tokens_of(owner: IdentityId) -> Query:
+    return Query(
+        select(api_tokens).where(_is(api_tokens, owner)).order_by(api_tokens.c.made_at.desc(), api_tokens.c.id)
+    )
 
 
 def identities_named(text: str) -> Query:

@@ -7,6 +7,7 @@ from ipaddress import ip_network
 from typing import Any
 
 from bastion.adapters.store.columns import check_text
+from bastion.core.apitoken import ApiToken, Use
 from bastion.core.audit import Event
 from bastion.core.geofence import Network
 from bastion.core.grant import Basis, Grant, Request, Review, Verdict
@@ -335,6 +336,39 @@ def login_values(login: KeptLogin) -> Values:
 def read_login(row: Row) -> KeptLogin:
     identity = IdentityId(row.issuer, row.subject)
     return KeptLogin(identity, row.sid, row.sealed, row.at, row.asked_at, row.confirmed_at)
+
+
+def token_values(token: ApiToken) -> Values:
+    return {
+        "id": token.id,
+        "issuer": token.owner.issuer,
+        "subject": token.owner.subject,
+        "name": token.name,
+        "uses": frozenset(use.value for use in token.uses),
+        "network": str(token.network),
+        "digest": token.digest,
+        "authenticated_at": token.authenticated_at,
+        "amr": token.amr,
+        "made_at": token.made_at,
+        "ends_at": token.ends_at,
+        "revoked_at": token.revoked_at,
+    }
+
+
+def read_token(row: Row) -> ApiToken:
+    return ApiToken(
+        id=row.id,
+        owner=IdentityId(row.issuer, row.subject),
+        name=row.name,
+        uses=frozenset(map(Use, row.uses)),
+        network=ip_network(row.network),
+        digest=bytes(row.digest),
+        authenticated_at=row.authenticated_at,
+        amr=row.amr,
+        made_at=row.made_at,
+        ends_at=row.ends_at,
+        revoked_at=row.revoked_at,
+    )
 
 
 def notice_values(notice: Notice, due: datetime) -> Values:

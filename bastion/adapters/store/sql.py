@@ -21,9 +21,11 @@ from bastion.adapters.store.rows import (
     read_request,
     read_review,
     read_session,
+    read_token,
 )
 from bastion.adapters.store.transaction import SqlTransaction, found
 from bastion.adapters.store.writer import Writer
+from bastion.core.apitoken import ApiToken
 from bastion.core.audit import Event, EventFilter
 from bastion.core.errors import NotFound, Refused, Unavailable
 from bastion.core.grant import Grant, Request, Review
@@ -74,6 +76,12 @@ class SqlStore:
         # Two people with one sid would mean that the issuer's word is not one: then it names nobody.
         rows = await self._all(queries.whose_login(issuer, sid)) if sid else []
         return read_login(rows[0]).identity if len(rows) == 1 else None
+
+    async def api_token(self, token_id: str) -> ApiToken:
+        return read_token(await self._one(queries.api_token(token_id), "token", token_id))
+
+    async def api_tokens_of(self, owner: IdentityId) -> Sequence[ApiToken]:
+        return [read_token(row) for row in await self._all(queries.api_tokens_of(owner))]
 
     async def find_identity(self, text: str) -> Identity:
         identities = [read_identity(row) for row in await self._all(queries.identities_named(text))]

@@ -239,6 +239,24 @@ kept_logins = Table(
     Index(None, "issuer", "asked_at"),
 )
 
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    Column("id", PlainText, primary_key=True),
+    _text("issuer"),
+    _text("subject"),
+    _text("name"),
+    Column("uses", Names, nullable=False),
+    _text("network"),
+    Column("digest", LargeBinary, nullable=False),
+    _instant("authenticated_at"),
+    Column("amr", Names, nullable=False),
+    _instant("made_at"),
+    _instant("ends_at"),
+    _instant("revoked_at", nullable=True),
+    Index(None, "issuer", "subject"),
+)
+
 notices = Table(
     "notices",
     metadata,

@@ -40,12 +40,15 @@ from bastion.adapters.store.rows import (
     read_request,
     read_review,
     read_session,
+    read_token,
     request_values,
     review_values,
     searchable_email,
     session_values,
+    token_values,
 )
 from bastion.adapters.store.tables import (
+    api_tokens,
     certificates,
     chat_links,
     chat_posts,
@@ -59,6 +62,7 @@ from bastion.adapters.store.tables import (
     sessions,
 )
 from bastion.adapters.store.writer import Block
+from bastion.core.apitoken import ApiToken
 from bastion.core.audit import Event
 from bastion.core.errors import Conflict, NotFound
 from bastion.core.grant import Grant, Request, Review
@@ -170,6 +174,17 @@ class SqlTransaction:
         await self._block.run(update(identities).where(who, latest).values(ended_at=at))
         await self._block.run(delete(kept_logins).where(_is(kept_logins, identity)))
         return (await self._first(queries.identity(identity))) is not None
+
+    async def add_api_token(self, token: ApiToken) -> None:
+        await self._add(api_tokens, token_values(token), f"There is a token {token.id} already.")
+
+    async def revoke_api_token(self, token_id: str, at: datetime) -> ApiToken:
+        first_time = func.coalesce(api_tokens.c.revoked_at, literal(at, Instant()))
+        statement = update(api_tokens).where(api_tokens.c.id == token_id).values(revoked_at=first_time)
+        return read_token(found((await self._block.run(statement.returning(api_tokens))).first, "token", token_id))
+
+    async def forget_api_tokens(self, older_than: datetime) -> None:
+        await self._block.run(delete(api_tokens).where(api_tokens.c.ends_at < older_than))
 
     async def keep_login(self, login: KeptLogin) -> None:
         await self._block.run(
