@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from tests.benchmarks import exact, ssh
+from tests.benchmarks import audit, exact, soak, ssh
 from tests.benchmarks.bench import Bench, bench
 
 FIGURES: dict[str, Callable[[Bench], AsyncIterator[tuple[str, float]]]] = {
@@ -17,11 +17,15 @@ FIGURES: dict[str, Callable[[Bench], AsyncIterator[tuple[str, float]]]] = {
     "ssh_session_cpu": ssh.session_cpu,
     "ssh_echo": ssh.echo,
     "ssh_idle": ssh.idle,
+    "audit_visible": audit.visible,
     "revoke": ssh.revoke,
 }
 """By the beginning of the names they give."""
 
-LONG: dict[str, Callable[[Bench], AsyncIterator[tuple[str, float]]]] = {"ssh_exact": exact.exact}
+LONG: dict[str, Callable[[Bench], AsyncIterator[tuple[str, float]]]] = {
+    "ssh_exact": exact.exact,
+    "ssh_soak": soak.soak,
+}
 """Those that take from minutes to an hour, and run only when they are named."""
 
 

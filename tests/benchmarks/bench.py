@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,6 +16,8 @@ import asyncssh
 
 from bastion.adapters.clock import SystemClock
 from bastion.adapters.signer import open_signer
+from bastion.adapters.store import open_store
+from bastion.core.audit import Event, EventFilter, Kind
 from bastion.core.certificate import certificate_line, parse_public_key, signed, target_certificate, to_be_signed
 from bastion.core.target import Scope
 from bastion.demo.sshd import Sshd
@@ -53,10 +56,28 @@ class Bench:
         fields = Path(f"/proc/{self.stage.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
+    async def events(self, kind: Kind) -> Sequence[Event]:
+        """Those of one kind, as they are in the audit log."""
+        store = await open_store(f"sqlite:///{self.data}/bastion.db")
+        try:
+            return await store.events(EventFilter(kind=kind))
+        finally:
+            await store.close()
+
+    @property
+    def data(self) -> Path:
+        """What the bastion keeps."""
+        return self.stage.folder / "data"
+
     def resident_kib(self) -> int:
         """Of the bastion's process."""
         status = Path(f"/proc/{self.stage.process.pid}/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+
+
+def percentile(values: list[float], percent: int) -> float:
+    """What so many of a hundred stay below."""
+    return statistics.quantiles(values, n=100)[percent - 1]
 
 
 @asynccontextmanager

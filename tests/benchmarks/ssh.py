@@ -6,13 +6,14 @@ import asyncio
 import statistics
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import asyncssh
 
+from bastion.core.audit import Kind
 from bastion.demo.stage import INSIDE, LOGIN, STAGING_WEB
-from tests.benchmarks.bench import Bench
+from tests.benchmarks.bench import Bench, percentile
+from tests.benchmarks.crowd import CAT, crowd
 
 BULK = 1_000_000_000
 """Bytes; of zeros, which cost a cipher as much as anything and a compressor as little as it gets."""
@@ -20,8 +21,8 @@ BULK = 1_000_000_000
 ROUNDS = 3
 CONNECTS = 15
 SESSIONS = 40
-IDLE = 200
-"""Live sessions; the design says 500, whose clients alone would be half of a small machine."""
+LIVE = 500
+"""Sessions at once."""
 
 KEYSTROKES = 500
 
@@ -69,40 +70,29 @@ async def echo(bench: Bench) -> AsyncIterator[tuple[str, float]]:
                 way.stdin.write(b"x")
                 await way.stdout.readexactly(1)
                 kept.append((time.perf_counter() - began) * 1000)
-    yield "ssh_echo_added_ms_p50", _percentile(samples[0], 50) - _percentile(samples[1], 50)
-    yield "ssh_echo_added_ms_p99", _percentile(samples[0], 99) - _percentile(samples[1], 99)
+    yield "ssh_echo_added_ms_p50", percentile(samples[0], 50) - percentile(samples[1], 50)
+    yield "ssh_echo_added_ms_p99", percentile(samples[0], 99) - percentile(samples[1], 99)
 
 
 async def idle(bench: Bench) -> AsyncIterator[tuple[str, float]]:
     """Memory of a live recorded session."""
-    async with AsyncExitStack() as stack:
-        before = bench.resident_kib()
-        for _ in range(IDLE):
-            await _cat(await stack.enter_async_context(await _client(bench)))
-        yield "ssh_idle_session_kib", (bench.resident_kib() - before) / IDLE
+    before = bench.resident_kib()
+    async with crowd(bench, LIVE) as people:
+        yield "ssh_idle_session_kib", (bench.resident_kib() - before) / LIVE
+        await people.leave()
 
 
 async def revoke(bench: Bench) -> AsyncIterator[tuple[str, float]]:
-    """From the revocation's sending to each session's closed socket. Uses up the grant, so it comes last."""
-    async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(await _client(bench)) for _ in range(IDLE)]
-        for client in clients:
-            await _cat(client)
-        began = time.perf_counter()
-        closed: list[float] = []
-
-        async def wait(client: asyncssh.SSHClientConnection, process: asyncssh.SSHClientProcess[bytes]) -> None:
-            await process.wait_closed()
-            closed.append((time.perf_counter() - began) * 1000)
-
-        processes = [await _cat(client) for client in clients]
-        began = time.perf_counter()
-        waiting = asyncio.gather(*(wait(c, p) for c, p in zip(clients, processes, strict=True)))
+    """From the revocation, as the audit log dates it, to each session's end. Uses up the grant, so it comes last."""
+    async with crowd(bench, LIVE) as people:
+        waiting = asyncio.create_task(people.wait())
         ran = await bench.stage.run("admin", "bastion", "revoke", "contractor@example.com", STAGING_WEB)
         if ran.status:
             raise RuntimeError(ran.said)
-        await waiting
-    yield "revoke_ms_p99", _percentile(closed, 99)
+        closed = await waiting
+        boot = time.time() - time.monotonic()
+        (revoked,) = await bench.events(Kind.GRANT_REVOKED)
+    yield "revoke_ms_p99", percentile([(at + boot - revoked.at.timestamp()) * 1000 for at in closed], 99)
 
 
 async def _client(bench: Bench) -> asyncssh.SSHClientConnection:
@@ -128,13 +118,6 @@ async def _direct_client(bench: Bench) -> asyncssh.SSHClientConnection:
 
 
 async def _cat(connection: asyncssh.SSHClientConnection) -> asyncssh.SSHClientProcess[bytes]:
-    """A process that gives back each keystroke, on a terminal that does not add an echo of its own."""
-    process: asyncssh.SSHClientProcess[bytes] = await connection.create_process(
-        "stty raw -echo; printf R; exec cat", term_type="xterm", encoding=None
-    )
+    process: asyncssh.SSHClientProcess[bytes] = await connection.create_process(CAT, term_type="xterm", encoding=None)
     await process.stdout.readuntil(b"R")
     return process
-
-
-def _percentile(values: list[float], percent: int) -> float:
-    return statistics.quantiles(values, n=100)[percent - 1]
