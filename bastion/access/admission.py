@@ -6,7 +6,7 @@ took is given back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import assert_never
@@ -144,13 +144,12 @@ class Admission:
             case _:
                 assert_never(decision)
 
-    def permitted(self, admitted: Admitted) -> frozenset[Action]:
-        """Every action of its grant that the policies permit now, the session's own among them."""
+    def permitted(self, admitted: Admitted, actions: Collection[Action]) -> frozenset[Action]:
+        """Those of ``actions`` that its grant has and the policies permit now."""
         now, asked, grant = self._clock.now(), admitted.access, admitted.grant
-        others = (action for action in grant.actions if action is not asked.action)
-        return frozenset({asked.action}).union(
+        return frozenset(
             action
-            for action in others
+            for action in grant.actions.intersection(actions)
             if isinstance(self._policies.may_connect(replace(asked, action=action), grant, now), Permitted)
         )
 

@@ -13,7 +13,7 @@ import asyncssh
 
 from bastion.access.admission import Admission, Admitted
 from bastion.access.certification import Certification
-from bastion.core.certificate import permits
+from bastion.core.certificate import PERMITS, permits
 from bastion.core.target import Target
 from bastion.gateways.ssh.target import connect
 from bastion.ports import Signer
@@ -117,7 +117,9 @@ class Lines:
             self._close(line)
 
     def _open(self, admitted: Admitted) -> Line:
-        session, permitted = admitted.session, permits(self._admission.permitted(admitted))
+        session, own = admitted.session, permits({admitted.session.action})
+        others = [action for action in PERMITS if not permits({action}) <= own]
+        permitted = own | permits(self._admission.permitted(admitted, others))
         opening = asyncio.ensure_future(
             connect(
                 admitted.target, session, certification=self._certification, signer=self._signer, permitted=permitted

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
+from copy import copy
 from dataclasses import replace
-from typing import Any
+from functools import lru_cache
 
 import asyncssh
 from asyncssh.connection import _connect
@@ -34,6 +35,9 @@ CONNECT_TIMEOUT = 10.0
 
 FORWARDING = frozenset({"permit-port-forwarding"})
 """The extension that a hop's certificate has (PROTOCOL.certkeys)."""
+
+KEPT = 1024
+"""Targets whose options are kept: asyncssh takes longer to make them than to connect."""
 
 KEEPALIVE = 15
 """Seconds between keepalives to the target; four unanswered ones end the session."""
@@ -73,8 +77,7 @@ async def connect(
     made: list[ProvenConnection] = []
     try:
         async with asyncio.timeout(patience):
-            credentials = {"username": session.login, "client_keys": [key]}
-            connection = await _log_in(target, made, tunnel=hop or (), **credentials)
+            connection = await _log_in(target, made, login=session.login, key=key, hop=hop)
     except (OSError, asyncssh.Error, TimeoutError) as error:
         raise attempt.failed(error, made[-1] if made else None) from None
     else:
@@ -86,11 +89,30 @@ async def connect(
             hop.abort()
 
 
-async def _log_in(target: Target, made: list[ProvenConnection], **options: Any) -> ProvenConnection:
+async def _log_in(
+    target: Target,
+    made: list[ProvenConnection],
+    *,
+    login: str,
+    key: SessionKey,
+    hop: asyncssh.SSHClientConnection | None,
+) -> ProvenConnection:
     """`asyncssh.connect`, with a connection of ours, which is in ``made`` as soon as there is one."""
     loop = asyncio.get_running_loop()
-    prepared = await asyncssh.SSHClientConnectionOptions.construct(
-        None,
+    options = copy(_options(target))
+    options.username, options.client_keys, options.tunnel = login, [key], hop or ()
+
+    def make() -> ProvenConnection:
+        made.append(ProvenConnection(loop, options, wait="auth"))
+        return made[-1]
+
+    return await _connect(options, None, loop, 0, None, make, "Opening SSH connection to")
+
+
+@lru_cache(maxsize=KEPT)
+def _options(target: Target) -> asyncssh.SSHClientConnectionOptions:
+    """What is the same for every connection to ``target``."""
+    return asyncssh.SSHClientConnectionOptions(
         host=target.host,
         port=target.port,
         known_hosts=_known_hosts(target),
@@ -104,14 +126,8 @@ async def _log_in(target: Target, made: list[ProvenConnection], **options: Any) 
         keepalive_interval=KEEPALIVE,
         keepalive_count_max=4,
         login_timeout=CONNECT_TIMEOUT,
-        **options,
+        client_keys=None,
     )
-
-    def make() -> ProvenConnection:
-        made.append(ProvenConnection(loop, prepared, wait="auth"))
-        return made[-1]
-
-    return await _connect(prepared, None, loop, 0, None, make, "Opening SSH connection to")
 
 
 def _algorithms(target: Target) -> dict[str, list[str]]:
