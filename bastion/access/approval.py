@@ -352,6 +352,7 @@ async def _add(tx: Transaction, request: Request, attempt: Attempt) -> None:
             extends=request.extends,
             starts_at=request.starts_at.isoformat() if request.starts_at else None,
             network=str(request.network) if request.network else None,
+            paths=", ".join(sorted(request.paths)) or None,
         )
     )
     if request.crossing:

@@ -99,6 +99,7 @@ class Drafting:
             crossing=asked.crossing,
             starts_at=asked.starts_at,
             network=asked.network,
+            paths=asked.paths,
             ticket=ticket_of(demands, asked),
             break_glass=break_glass,
             beside=beside,
@@ -130,6 +131,7 @@ class Drafting:
             demands=Demands(),
             crossing=grant.crossing,
             network=grant.network,
+            paths=grant.paths,
             ticket=more.ticket,
             extends=grant.id,
         )

@@ -9,9 +9,10 @@ from ipaddress import ip_network
 
 from bastion.core import policy
 from bastion.core.errors import NotFound, Refused
+from bastion.core.files import parse_paths
 from bastion.core.geofence import Network
 from bastion.core.grant import MIN_APPROVALS, Request, check_duration, check_reason, parse_duration, spell
-from bastion.core.policy import SSH_ACTIONS, Action, Demands
+from bastion.core.policy import FILE_ACTIONS, SSH_ACTIONS, Action, Demands
 from bastion.core.target import LOGIN, Catalogue, Scope, Target, printable
 from bastion.core.ticket import MAX_TICKET
 
@@ -39,6 +40,8 @@ class Wish:
     """An agreed start; without one the clock starts with the approval."""
     network: Network | None = None
     """Narrows from where it may be used."""
+    paths: frozenset[str] = frozenset()
+    """Narrow it to reading and writing these files, and then ``actions`` is about nothing else."""
     ticket: str = ""
     """May be left to the reason, where it is found."""
 
@@ -56,6 +59,7 @@ class Asked:
     actions: frozenset[Action]
     starts_at: datetime | None = None
     network: Network | None = None
+    paths: frozenset[str] = frozenset()
     ticket: str = ""
 
 
@@ -65,7 +69,7 @@ def resolve(wish: Wish, catalogue: Catalogue) -> Asked:
     Raises:
         NotFound: a target does not exist.
         Refused: nothing or too much is named, the targets are of several scopes, a login is missing on one of them,
-            the duration or the reason cannot be used.
+            the duration, the reason or a path cannot be used.
     """
     _check_count(wish.targets, "target")
     _check_count(wish.logins, "login")
@@ -84,9 +88,10 @@ def resolve(wish: Wish, catalogue: Catalogue) -> Asked:
         duration=duration,
         reason=reason,
         crossing=wish.crossing,
-        actions=wish.actions,
+        actions=_of_files(wish.actions) if wish.paths else wish.actions,
         starts_at=wish.starts_at,
         network=wish.network,
+        paths=parse_paths(wish.paths),
         ticket=check_ticket(wish.ticket),
     )
 
@@ -106,6 +111,7 @@ def recall(request: Request, catalogue: Catalogue) -> Asked:
         actions=request.actions,
         starts_at=request.starts_at,
         network=request.network,
+        paths=request.paths,
         ticket=request.ticket,
     )
     missing = [name for name in wish.targets if name not in catalogue.targets]
@@ -183,6 +189,16 @@ def parse_actions(names: Iterable[str]) -> frozenset[Action]:
         raise Refused(f"{printable(unknown[0], 40)!r} is not an action; there are: {', '.join(sorted(known))}.")
     added = bool(written) and all(name.startswith(MORE) for name in written)
     return frozenset(known[name] for name in wanted) | (SSH_ACTIONS if added else frozenset())
+
+
+def _of_files(actions: frozenset[Action]) -> frozenset[Action]:
+    """What is left of all actions where paths are named; whoever names actions has to know it."""
+    if actions != SSH_ACTIONS and not actions <= FILE_ACTIONS:
+        others = ", ".join(sorted(actions - FILE_ACTIONS))
+        raise Refused(
+            f"Paths narrow reading and writing files. {others} would not keep to them: ask for that by itself."
+        )
+    return actions & FILE_ACTIONS
 
 
 def check_ticket(text: str) -> str:

@@ -14,6 +14,7 @@ from datetime import timedelta
 
 from bastion.access.wish import MORE, Wish, parse_actions
 from bastion.core.errors import Refused
+from bastion.core.files import parse_paths
 from bastion.core.grant import parse_duration
 from bastion.core.policy import SSH_ACTIONS
 from bastion.core.target import printable
@@ -273,10 +274,16 @@ def _mention(words: Sequence[_Word], form: str) -> Mention:
 
 
 def _wish(text: str, words: Sequence[_Word], form: str) -> Wish:
-    """``targets as logins with actions for duration because reason``, in this order; with the actions or without."""
+    """``targets as logins with actions within paths for duration because reason``, in this order; with or without the
+    actions and the paths.
+    """
     targets, words = _until("as", words, form)
     logins, words = _until("for", words, form)
-    actions = SSH_ACTIONS
+    actions, paths = SSH_ACTIONS, frozenset[str]()
+    if any(word.text.lower() == "within" for word in logins[1:]):
+        logins, within = _until("within", logins, form)
+        if not (paths := _paths(within)):
+            raise Refused("Within what? Write it like this: … as deploy within /var/log/ for 2h …")
     if any(word.text.lower() == "with" for word in logins[1:]):
         logins, named = _until("with", logins, form)
         actions = parse_actions(f"{MORE}{name.removeprefix(MORE)}" for name in _names(named))
@@ -284,14 +291,13 @@ def _wish(text: str, words: Sequence[_Word], form: str) -> Wish:
     if not words:
         raise Refused(f"A reason is needed. Write it like this: {form}")
     reason, crossing = _reason(text[words[0].start :])
-    return Wish(
-        _names(targets),
-        _names(logins),
-        parse_duration("".join(word.text for word in duration)),
-        reason,
-        crossing,
-        actions,
-    )
+    span = parse_duration("".join(word.text for word in duration))
+    return Wish(_names(targets), _names(logins), span, reason, crossing, actions, paths=paths)
+
+
+def _paths(words: Sequence[_Word]) -> frozenset[str]:
+    """Paths with spaces or commas between them, their letters as they were typed."""
+    return parse_paths(path for word in words for path in plain(word.text).split(",") if path)
 
 
 def _until(keyword: str, words: Sequence[_Word], form: str) -> tuple[Sequence[_Word], Sequence[_Word]]:

@@ -35,6 +35,9 @@ from bastion.core.target import printable
 PLATFORM = "discord"
 DISCORD = "https://discord.com/api/v10"
 
+MAX_INPUTS = 5
+"""Of a modal; the blanks that come later are left out."""
+
 MAX_CONTENT = 2000
 """Characters of one message, Discord's limit."""
 
@@ -265,7 +268,7 @@ def _modal() -> dict[str, Any]:
             "max_length": blank.longest,
             "placeholder": blank.hint,
         }
-        for blank in BLANKS
+        for blank in BLANKS[:MAX_INPUTS]
     ]
     rows = [{"type": 1, "components": [field]} for field in inputs]
     return {"custom_id": "request", "title": "Ask for access", "components": rows}

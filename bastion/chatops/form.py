@@ -8,6 +8,7 @@ from typing import Final
 
 from bastion.access.wish import Wish
 from bastion.core.errors import Refused
+from bastion.core.files import parse_paths
 from bastion.core.grant import MAX_REASON, check_reason, parse_duration
 
 
@@ -28,6 +29,7 @@ BLANKS: Final = (
     Blank("duration", "For how long", "2h", 20),
     Blank("reason", "Reason", "what this is for", MAX_REASON),
     Blank("crossing", "Crossing", "May be used beside other environments", 3, optional=True),
+    Blank("paths", "Only files in", "/var/log/, /etc/motd", 500, optional=True),
 )
 
 
@@ -56,12 +58,17 @@ def filled(fields: Mapping[str, str]) -> Wish:
         reason = check_reason(fields["reason"])
     except Refused as refusal:
         raise Misfilled("reason", refusal.public) from None
+    try:
+        paths = parse_paths(fields.get("paths", "").replace(",", " ").split())
+    except Refused as refusal:
+        raise Misfilled("paths", refusal.public) from None
     return Wish(
         targets=_names(fields["target"]),
         logins=_names(fields["login"]),
         duration=duration,
         reason=reason,
         crossing=bool(fields.get("crossing")),
+        paths=paths,
     )
 
 

@@ -50,7 +50,8 @@ HELP = """\
 /bastion sessions   what you have open
 /bastion link   tie this account to your identity
 Several targets or logins are written with commas. as crossing at the end: may be used beside other environments.
-as deploy with ssh:forward for 2h: besides what is usual, also ssh:forward_remote, ssh:forward_socket or ssh:agent."""
+as deploy with ssh:forward for 2h: besides what is usual, also ssh:forward_remote, ssh:forward_socket or ssh:agent.
+as deploy within /var/log/ for 2h: to read and write files there, and nothing else."""
 
 
 def asked(request: Request, beneficiary: Identity) -> str:
@@ -231,7 +232,8 @@ def _actions(subject: Request | Grant) -> str:
         return ""
     if subject.actions > SSH_ACTIONS:
         return f", with {listed(subject.actions - SSH_ACTIONS)} besides,"
-    return f", only {listed(subject.actions)},"
+    within = f" within {listed(subject.paths)}" if subject.paths else ""
+    return f", only {listed(subject.actions)}{within},"
 
 
 def listed(names: Iterable[str]) -> str:

@@ -21,6 +21,10 @@ _WHO = "Somebody's verified e-mail, or issuer#subject"
 _Ticket = Annotated[str | None, typer.Option("--ticket", help="The ticket it is for, where a policy asks for one")]
 _Start = Annotated[str | None, typer.Option("--from", metavar="START", help="As in 2026-03-02T09:00Z, or: in 2h")]
 _Network = Annotated[str | None, typer.Option("--network", help="Use it from there only, as in 192.0.2.0/24")]
+_Paths = Annotated[
+    list[str] | None,
+    typer.Option("--path", metavar="PATH", help="Read and write files there only, as in /var/log/; may be repeated"),
+]
 _Actions = Annotated[
     list[str] | None,
     typer.Option("--action", metavar="ACTION", help="ssh:exec: only that; +ssh:forward: that, too; repeatable"),
@@ -53,6 +57,7 @@ def request(
     ticket: _Ticket = None,
     start: _Start = None,
     network: _Network = None,
+    paths: _Paths = None,
     actions: _Actions = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Return when it was answered; status 1 when it is not granted")
@@ -61,7 +66,7 @@ def request(
 ) -> None:
     """Ask for access to a target for yourself."""
     wish = _wish(targets, logins, duration, reason, crossing)
-    wish |= _narrower(ticket=ticket, starts_at=start, network=network, actions=actions)
+    wish |= _narrower(ticket=ticket, starts_at=start, network=network, paths=paths, actions=actions)
     answer = _ask("POST", "/api/v1/requests", wish)
     waits = wait and answer["status"] == "waiting"
     if not (waits and as_json):
@@ -80,12 +85,13 @@ def grant(
     ticket: _Ticket = None,
     start: _Start = None,
     network: _Network = None,
+    paths: _Paths = None,
     actions: _Actions = None,
     as_json: _AsJson = False,
 ) -> None:
     """Give somebody access to a target. It counts as your approval; where more are needed, it waits for them."""
     wish = _wish(targets, logins, duration, reason, crossing)
-    wish |= _narrower(ticket=ticket, starts_at=start, network=network, actions=actions)
+    wish |= _narrower(ticket=ticket, starts_at=start, network=network, paths=paths, actions=actions)
     _call("POST", "/api/v1/grants", as_json, {"who": who, **wish})
 
 

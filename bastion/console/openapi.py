@@ -17,6 +17,7 @@ from bastion.console.filters import MAX_LIMIT
 from bastion.console.grants import MAX_WAIT
 from bastion.console.uses import uses_of
 from bastion.core.apitoken import Use
+from bastion.core.files import MAX_PATH, MAX_PATHS
 from bastion.core.grant import MAX_REASON, Basis, Verdict
 from bastion.core.policy import Action, Remedy
 from bastion.core.request import Stage
@@ -52,7 +53,7 @@ def _ref(name: str) -> Schema:
 _PERMISSION: dict[str, Schema] = {
     "id": TEXT, "identity": TEXT, "display": TEXT, "scope": TEXT, "targets": NAMES, "logins": NAMES,
     "actions": {"type": "array", "items": {"enum": [action.value for action in Action]}},
-    "reason": TEXT, "crossing": FLAG, "network": _maybe(TEXT),
+    "reason": TEXT, "crossing": FLAG, "network": _maybe(TEXT), "paths": NAMES,
 }  # fmt: skip
 _REQUEST: dict[str, Schema] = _PERMISSION | {
     "asker": TEXT, "duration": DURATION, "approvals": {"type": "integer"}, "reviewers": NAMES, "asked_at": INSTANT,
@@ -119,6 +120,13 @@ _NARROWER: dict[str, Schema] = {
     },
     "starts_at": {"type": "string", "description": "An instant with its offset, or as in: in 2h"},
     "network": {"type": "string", "description": "As in 192.0.2.0/24"},
+    "paths": {
+        "type": "array",
+        "items": {"type": "string", "maxLength": MAX_PATH},
+        "minItems": 1,
+        "maxItems": MAX_PATHS,
+        "description": "Read and write files there and nothing else: /var/log/ is a folder, * is part of a name",
+    },
     "ticket": TEXT,
 }
 _AT_ONCE = {name: schema for name, schema in _NARROWER.items() if name != "starts_at"}

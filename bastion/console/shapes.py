@@ -16,11 +16,12 @@ from bastion.access.standing import Held, Pending, Reviewable, Told
 from bastion.access.wish import Wish, parse_actions, parse_network, parse_start
 from bastion.chatops import messages
 from bastion.core.errors import Refused
+from bastion.core.files import parse_paths
 from bastion.core.grant import Grant, Request, Verdict, parse_duration, spell
 from bastion.core.identity import Identity
 
 WISH = ("targets", "logins", "duration", "reason")
-NARROWER = ("crossing", "actions", "starts_at", "network", "ticket")
+NARROWER = ("crossing", "actions", "starts_at", "network", "paths", "ticket")
 """What a wish may say besides."""
 
 
@@ -41,7 +42,7 @@ def wish_of(body: Mapping[str, Any], now: datetime) -> Wish:
 
     Raises:
         HTTPBadRequest: a value is not of its type.
-        Refused: the duration, start, network or an action cannot be read.
+        Refused: the duration, start, network, a path or an action cannot be read.
     """
     crossing = body.get("crossing", False)
     if not isinstance(crossing, bool):
@@ -171,6 +172,7 @@ def _common(subject: Request | Grant, person: Identity) -> dict[str, Any]:
         "reason": subject.reason,
         "crossing": subject.crossing,
         "network": str(subject.network) if subject.network else None,
+        "paths": sorted(subject.paths),
     }
 
 
@@ -181,6 +183,10 @@ def _narrowed(wish: Wish, body: Mapping[str, Any], now: datetime) -> Wish:
         wish = replace(wish, starts_at=parse_start(start, now))
     if network := text_of(body, "network"):
         wish = replace(wish, network=parse_network(network))
+    if "paths" in body:
+        if not (paths := _texts(body, "paths")):
+            raise Refused("Name at least one path, or leave them out to ask for everything.")
+        wish = replace(wish, paths=parse_paths(paths))
     return wish
 
 

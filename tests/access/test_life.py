@@ -22,7 +22,7 @@ from bastion.core.geofence import parse_address
 from bastion.core.grant import REQUEST_LIFETIME, Basis, Grant, Verdict
 from bastion.core.identity import Identity
 from bastion.core.notice import Notice, Why
-from bastion.core.policy import SSH_ACTIONS, Action, Occupied
+from bastion.core.policy import FILE_ACTIONS, SSH_ACTIONS, Action, Occupied
 from bastion.ports import Revocation
 from tests.fakes import FakeClock
 from tests.office import (
@@ -479,6 +479,35 @@ async def test_a_grant_for_one_network_is_for_no_other_address(office: Office) -
     assert covers(inside)
     assert not any(map(covers, (outside, None, parse_address("::1"), parse_address("2001:db8::1"))))
     assert not covers(inside, Action.SSH_SHELL)
+
+
+async def test_a_grant_for_paths_is_for_files_and_nothing_else(office: Office) -> None:
+    grant = await granted(office, paths=frozenset({"/var/log/**", "/etc/motd"}))
+    now = office.clock.now()
+    assert grant.paths == {"/var/log/", "/etc/motd"}
+    assert grant.actions == FILE_ACTIONS
+    wide_open = replace(grant, actions=frozenset(Action))
+    for action in Action:
+        assert wide_open.covers(CARLA.id, STAGING, WEB, "deploy", action, now) == (action in FILE_ACTIONS)
+    told = messages.what(grant)
+    assert told == f"{WEB} as deploy, only ssh:sftp_read, ssh:sftp_write within /etc/motd, /var/log/,"
+    longer = await office.approval.extend(grant.id, SAM, MoreTime(HOUR, "more"), BERLIN)
+    assert longer.request.paths == grant.paths
+
+
+@pytest.mark.parametrize(
+    ("paths", "actions", "sentence"),
+    [
+        ({"/var/log/"}, {Action.SSH_EXEC, Action.SSH_SFTP_READ}, "ssh:exec would not keep to them"),
+        ({"/"}, SSH_ACTIONS, "Every path there is, is no limit"),
+        ({"log"}, {Action.SSH_SFTP_READ}, "'log' is not a path"),
+    ],
+)
+async def test_paths_that_would_not_limit_are_refused(
+    office: Office, paths: set[str], actions: set[Action], sentence: str
+) -> None:
+    with pytest.raises(Refused, match=sentence):
+        await office.approval.request(CARLA, CARLA, wish(paths=frozenset(paths), actions=frozenset(actions)), BERLIN)
 
 
 def test_networks_and_actions_are_read_or_refused() -> None:

@@ -93,6 +93,19 @@ GRANTED = GrantCommand(CARLA, FIX)
             id="with more than is usual",
         ),
         pytest.param(
+            "request web-1 as deploy, admin within /var/Log/, /srv/a&amp;b /etc/motd for 2h because x",
+            RequestCommand(
+                Wish(
+                    ("web-1",),
+                    ("deploy", "admin"),
+                    TWO_HOURS,
+                    "x",
+                    paths=frozenset({"/var/Log/", "/srv/a&b", "/etc/motd"}),
+                )
+            ),
+            id="paths",
+        ),
+        pytest.param(
             'request web-1 as deploy for 2h because "x" as crossing',
             RequestCommand(Wish(("web-1",), ("deploy",), TWO_HOURS, "x", crossing=True)),
             id="as crossing",
@@ -157,6 +170,8 @@ def test_what_people_type_is_understood(text: str, command: Command) -> None:
         ("grant <@U123> web-1 as deploy because x", "“for …” is missing."),
         ("grant <@U123> web-1 as deploy for 2h", "“because …” is missing."),
         ("grant <@U123> web-1 as deploy for 2h because", "A reason is needed."),
+        ("grant <@U123> web-1 as deploy within for 2h because x", "Within what?"),
+        ("grant <@U123> web-1 as deploy within log for 2h because x", "'log' is not a path."),
         ("grant <@U123> web-1 as deploy for 2h because x crossing", "Put the reason in quotes"),
         ('grant <@U123> web-1 as deploy for 2h because "x', "The reason has no closing quote."),
         ("grant <@U123> web-1 as deploy for NaN because x", "'NaN' is not a duration. Write it like 2h, 90m or 1h30m."),

@@ -52,6 +52,7 @@ async def test_a_grant_in_one_step(console: OfficeConsole) -> None:
         "approved_by": ["https://login.example.com#sam"],
         "basis": "reviewed",
         "network": None,
+        "paths": [],
         "revoked_at": None,
     }
     event = (await console.office.events("grant:approved"))[0]
