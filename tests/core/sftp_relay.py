@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from bastion.core.files import FileRights, Limits, parse_paths
-from bastion.core.sftp import SftpViolation, SftpWatch, Step
+from bastion.core.sftp import SftpViolation, SftpWatch
+from bastion.core.watching import Step
 
 
 def relay(server: str, transcript: Path, rights: str, *paths: str) -> int:

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bastion.core.files import FileRights, Limits
-from bastion.core.sftp import SftpViolation, SftpWatch, Step
-from bastion.core.sftp.packets import MAX_PACKET, MAX_PATH, quoted
+from bastion.core.sftp import SftpViolation, SftpWatch
+from bastion.core.sftp.packets import MAX_PACKET, MAX_PATH
 from bastion.core.sftp.transfer import Room, Transfer
 from bastion.core.sftp.watch import MAX_IN_FLIGHT, MAX_OPEN
+from bastion.core.watching import Step, quoted
 from tests.core import sftp_wire as wire
 from tests.core.sftp_wire import (
     HELLO,

@@ -7,7 +7,7 @@ what was asked, `opened` what passed through a file, `transfer` its digest.
 
 from __future__ import annotations
 
-from bastion.core.sftp.packets import SftpViolation, Step
+from bastion.core.sftp.packets import SftpViolation
 from bastion.core.sftp.watch import SftpWatch
 
-__all__ = ["SftpViolation", "SftpWatch", "Step"]
+__all__ = ["SftpViolation", "SftpWatch"]

@@ -18,8 +18,9 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 from bastion.core.files import FileRights, Limits
-from bastion.core.sftp.packets import Answer, Kind, SftpViolation, Status, parse_mode, parse_name, question, quoted
+from bastion.core.sftp.packets import Answer, Kind, SftpViolation, Status, parse_mode, parse_name, question
 from bastion.core.sftp.requests import Needs, Request
+from bastion.core.watching import quoted
 
 OUTSIDE = "that is outside of the paths that you may use"
 

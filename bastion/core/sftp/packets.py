@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum, IntFlag
 
-from bastion.core.errors import Refused
+from bastion.core.watching import Violation
 
 VERSION = 3
 """The only version that is watched; later ones have other packets under the same numbers."""
@@ -26,28 +26,8 @@ MAX_PATH = 4096
 """Bytes: PATH_MAX of Linux. What is remembered of a request stays small whatever its packet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What to do after some bytes came: record ``lines``, then deliver the bytes, in that order (law 6)."""
-
-    to_target: bytes = b""
-    to_client: bytes = b""
-    """The bastion's own refusals included."""
-    lines: tuple[str, ...] = ()
-    says: tuple[str, ...] = ()
-    """Sentences for the client's standard error: OpenSSH's client shows no words of a STATUS."""
-
-
-class SftpViolation(Refused):
-    """A peer left the protocol, or its bounds; the session ends, and nothing of the bad packet was passed on.
-
-    ``before`` is what was still right: record its lines (the last one says why the session ends), deliver its bytes,
-    then close.
-    """
-
-    def __init__(self, public: str, *, before: Step = Step()) -> None:
-        super().__init__(public)
-        self.before = before
+class SftpViolation(Violation):
+    """A peer left SFTP, or its bounds."""
 
 
 class Kind(IntEnum):
@@ -282,25 +262,6 @@ def spell_status(code: int) -> str:
         return f"{Status(code).name.lower().replace('_', ' ')} ({code})"
     except ValueError:
         return f"status {code}"
-
-
-def quoted(path: bytes) -> str:
-    r"""``path`` in double quotes, so that no two paths look the same to a program and none can steer a terminal.
-
-    ``"`` and ``\`` have a backslash before them; bytes of anything that is not printable, or not UTF-8, are ``\x1b``.
-    """
-    text = path.decode("utf-8", "surrogateescape")
-    if text.isprintable() and '"' not in text and "\\" not in text:
-        return f'"{text}"'
-    return f'"{"".join(map(_escaped, text))}"'
-
-
-def _escaped(character: str) -> str:
-    if character in '"\\':
-        return "\\" + character
-    if character.isprintable():
-        return character
-    return "".join(f"\\x{byte:02x}" for byte in character.encode("utf-8", "surrogateescape"))
 
 
 def _moment(seconds: int) -> str:

@@ -11,16 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from bastion.core.sftp.packets import (
-    MAX_HANDLE,
-    WRONG_LENGTH,
-    Kind,
-    NotPassedOn,
-    OpenFlag,
-    Reader,
-    SftpViolation,
-    quoted,
-)  # fmt: skip
+from bastion.core.sftp.packets import MAX_HANDLE, WRONG_LENGTH, Kind, NotPassedOn, OpenFlag, Reader, SftpViolation
+from bastion.core.watching import quoted
 
 
 class Needs(Enum):

@@ -23,9 +23,7 @@ from bastion.core.sftp.packets import (
     Reader,
     SftpViolation,
     Status,
-    Step,
     parse_answer,
-    quoted,
     spell_status,
     status,
 )
@@ -44,6 +42,7 @@ from bastion.core.sftp.pending import (
 )
 from bastion.core.sftp.requests import Needs, Piece, Request, Unsupported, parse_piece, parse_request
 from bastion.core.sftp.transfer import Room
+from bastion.core.watching import Step, quoted
 
 MAX_IN_FLIGHT = 1024
 """Requests without an answer; OpenSSH's client has 64 unless told otherwise (`sftp -R`)."""

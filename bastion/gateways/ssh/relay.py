@@ -12,7 +12,7 @@ import asyncssh
 from bastion.core.errors import Unavailable
 from bastion.core.grant import spell
 from bastion.core.session import End
-from bastion.core.sftp import SftpViolation, SftpWatch, Step
+from bastion.core.watching import Step, Violation, Watch
 from bastion.ports import Recorder
 
 STDERR: int = asyncssh.EXTENDED_DATA_STDERR
@@ -56,7 +56,7 @@ class Relay:
         client: asyncssh.SSHServerChannel[bytes],
         recorder: Recorder,
         typed: bool,
-        watch: SftpWatch | None,
+        watch: Watch | None,
         time: Callable[[], float],
         began: float,
     ) -> None:
@@ -100,7 +100,7 @@ class Relay:
             self._recorder.input(self.at, data, typed=self._typed)
         except Unavailable:
             self.cut(End.RECORDER)
-        except SftpViolation as violation:
+        except Violation as violation:
             self._violated(violation)
         else:
             self._target.write(data)
@@ -119,7 +119,7 @@ class Relay:
                 self._recorder.output(self.at, data)
         except Unavailable:
             self.cut(End.RECORDER)
-        except SftpViolation as violation:
+        except Violation as violation:
             self._violated(violation)
         else:
             self._client.write(data, datatype)
@@ -136,7 +136,7 @@ class Relay:
         if self._eof_is_due:
             self.client_eof()
 
-    def _violated(self, violation: SftpViolation) -> None:
+    def _violated(self, violation: Violation) -> None:
         """Deliver what was right before the bad packet, and end: nothing of the packet itself is passed on."""
         try:
             self._pass_on(violation.before)

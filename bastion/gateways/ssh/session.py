@@ -15,9 +15,11 @@ from bastion.access.certification import Proven
 from bastion.core.errors import BastionError, Refused
 from bastion.core.geofence import Address
 from bastion.core.policy import Action, Deny, NeedsGrant
+from bastion.core.scp import ScpCommand, ScpWatch, recognise
 from bastion.core.session import End
 from bastion.core.sftp import SftpWatch
 from bastion.core.target import parse_destination, printable
+from bastion.core.watching import Watch
 from bastion.gateways.ssh.line import NO_MORE, Line, Lines
 from bastion.gateways.ssh.relay import REFUSED_STATUS, Ended, Relay, TargetSession, screen
 from bastion.gateways.ssh.target import TargetUnreachable
@@ -35,6 +37,8 @@ WINDOW = 2 * 1024 * 1024
 
 TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 """A terminal's name (term(7)): it goes into the recording's first line and the target's environment."""
+
+NO_SCP = "Paths are limited here, and scp's old protocol cannot be held to them: leave out -O, or use sftp."
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +77,7 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
         self._action = Action.SSH_SHELL
         self._command: str | None = None
         self._subsystem: str | None = None
+        self._scp: ScpCommand | None = None
         self._relay: Relay | None = None
         """Takes every byte, once the target is there; `_opening` is the same from when it is being reached."""
         self._opening: Relay | None = None
@@ -96,6 +101,8 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
 
     def exec_requested(self, command: str) -> bool:
         self._action, self._command = Action.SSH_EXEC, command
+        if self._pty is None and (scp := recognise(command)) is not None:
+            self._action, self._scp = Action.SSH_SFTP_WRITE if scp.writes else Action.SSH_SFTP_READ, scp
         return True
 
     def subsystem_requested(self, subsystem: str) -> bool:
@@ -232,6 +239,9 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
         self._opening = relay
         if self._gone:
             relay.client_closed()
+        if self._scp is not None and self._scp.limits(admitted.files) is None:
+            relay.say(NO_SCP)
+            return Ended(End.POLICY, REFUSED_STATUS)
         try:
             return await self._over_a_line(admitted, relay)
         except TargetUnreachable as error:
@@ -306,10 +316,12 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
         except UnicodeDecodeError:
             return {}
 
-    def _watch(self, admitted: Admitted) -> SftpWatch | None:
-        if self._subsystem is None:
-            return None
-        return SftpWatch(admitted.files)
+    def _watch(self, admitted: Admitted) -> Watch | None:
+        if self._subsystem is not None:
+            return SftpWatch(admitted.files)
+        if self._scp is not None and (limits := self._scp.limits(admitted.files)) is not None:
+            return ScpWatch(self._scp, limits)
+        return None
 
     async def _close(self, visit: Visit, ended: Ended) -> None:
         """End both sides, the recording, and the session's entry in the log, whatever happened before."""
