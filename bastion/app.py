@@ -212,7 +212,7 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
         await write(Kind.NODE_STARTED, version=__version__, targets=len(catalogue.targets))
         stack.push_async_callback(write, Kind.NODE_STOPPED)
         outbox = Outbox(ways=chats.notices, **parts("store", "coordination", "clock", "node"))
-        sweeping = Sweeping(**parts("store", "clock", "node"))
+        sweeping = Sweeping(unused_after=settings.notices.unused_after, **parts("store", "clock", "node"))
         stack.push_async_callback(_ended, asyncio.create_task(outbox.run()))
         stack.push_async_callback(_ended, asyncio.create_task(sweeping.run()))
         stack.push_async_callback(_ended, asyncio.create_task(_keep_pace(steady, store)))

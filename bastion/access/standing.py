@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from bastion.access.ballot import grant_id_of
 from bastion.access.patience import MAX_WAITING, TURN
 from bastion.access.powers import Powers
-from bastion.access.sweeping import SOON, UNUSED
+from bastion.access.sweeping import MAX_GRANTS, SOON, UNUSED
 from bastion.access.wish import recall
 from bastion.core.errors import NotFound, Refused
 from bastion.core.geofence import Place
@@ -79,12 +79,12 @@ class Standing:
     async def grants(self, viewer: Identity, place: Place | None) -> Sequence[Held]:
         """Live grants in the scopes that ``viewer`` oversees, and their own; newest first."""
         now = self._clock.now()
-        return [
-            Held(grant, await self._store.identity(grant.identity))
-            for grant in await self._store.grants(live_at=now)
-            if self._powers.holds(grant.scope, place)
-            and (grant.identity == viewer.id or self._powers.oversees(viewer, grant.scope, place, now))
-        ]
+        found = await self._store.grants(live_at=now, limit=MAX_GRANTS)
+        scopes = {grant.scope for grant in found if self._powers.holds(grant.scope, place)}
+        overseen = {scope for scope in scopes if self._powers.oversees(viewer, scope, place, now)}
+        theirs = [g for g in found if g.scope in overseen or (g.scope in scopes and g.identity == viewer.id)]
+        holders = {identity: await self._store.identity(identity) for identity in {g.identity for g in theirs}}
+        return [Held(grant, holders[grant.identity]) for grant in theirs]
 
     async def pending(self, viewer: Identity, place: Place | None) -> Sequence[Pending]:
         """Requests that wait and that ``viewer`` may answer or made or would profit from; oldest first."""
@@ -156,19 +156,28 @@ class Standing:
             return True
         return (await self._store.request(request_id)).withdrawn_at is not None
 
-    async def review(self, viewer: Identity, place: Place | None, unused_for: timedelta) -> Sequence[Reviewable]:
-        """Live grants in the scopes that ``viewer`` oversees, and their own, by when they were last used; those that
-        nobody used for longest first.
+    async def review(
+        self, viewer: Identity, place: Place | None, unused_for: timedelta | None, ending_within: timedelta | None
+    ) -> Sequence[Reviewable]:
+        """Live grants in the scopes that ``viewer`` oversees, and their own; those that nobody used for longest first.
+
+        With ``unused_for``, those alone that nobody has used for so long; with ``ending_within``, those that end so
+        soon; with both, those of which both is true.
         """
         now, held = self._clock.now(), await self.grants(viewer, place)
         used = await self._store.last_used([each.grant.id for each in held])
 
         def reviewable(each: Held) -> Reviewable:
             last = used.get(each.grant.id)
-            idle = now - (last or each.grant.starts_at) >= unused_for
-            return Reviewable(each.grant, each.holder, last, idle, each.grant.ends_at - now <= SOON)
+            idle = now - (last or each.grant.starts_at) >= (unused_for or UNUSED)
+            return Reviewable(each.grant, each.holder, last, idle, each.grant.ends_at - now <= (ending_within or SOON))
 
-        return sorted(map(reviewable, held), key=lambda each: each.last_used or each.grant.starts_at)
+        found = sorted(map(reviewable, held), key=lambda each: each.last_used or each.grant.starts_at)
+        return [
+            each
+            for each in found
+            if (unused_for is None or each.is_unused) and (ending_within is None or each.is_ending_soon)
+        ]
 
     async def look_up(self, viewer: Identity, who: str, place: Place | None) -> Identity:
         """The identity that ``who`` means: ``issuer#subject``, or an e-mail that exactly one identity verified.

@@ -35,7 +35,13 @@ CHASED = timedelta(hours=1)
 """Between reminders of a break-glass that nobody has answered for."""
 
 UNUSED = timedelta(days=7)
-"""A live grant that nobody used for so long is somebody's to end."""
+"""A live grant that nobody used for so long is somebody's to end, unless it is configured otherwise."""
+
+BETWEEN_REMINDERS = timedelta(minutes=1)
+"""Between looks at what is unused, which reads every live grant."""
+
+MAX_GRANTS = 10_000
+"""Live at a time that are looked through for their use; more would be a company without just-in-time access."""
 
 N = TypeVar("N", bound=Notice)
 
@@ -45,10 +51,12 @@ log = structlog.get_logger(__name__)
 class Sweeping:
     """Looks at what is due, again and again, on every node."""
 
-    def __init__(self, *, store: Store, clock: Clock, node: str) -> None:
+    def __init__(self, *, store: Store, clock: Clock, node: str, unused_after: timedelta = UNUSED) -> None:
         self._store = store
         self._clock = clock
         self._node = node
+        self._unused_after = unused_after
+        self._reminded_at: datetime | None = None
 
     async def run(self) -> None:
         """Look until cancelled. A store that is away for a while is waited for."""
@@ -102,12 +110,16 @@ class Sweeping:
             await self._write(told, None)
 
     async def _remind_of_unused(self, now: datetime) -> None:
-        long_ago = [g for g in await self._store.grants(live_at=now) if now - g.starts_at >= UNUSED]
+        if self._reminded_at is not None and now - self._reminded_at < BETWEEN_REMINDERS:
+            return
+        self._reminded_at = now
+        live = await self._store.grants(live_at=now, limit=MAX_GRANTS)
+        long_ago = [grant for grant in live if now - grant.starts_at >= self._unused_after]
         used = await self._store.last_used([grant.id for grant in long_ago]) if long_ago else {}
         idle = [
             Unused(grant.request_id, now, grant.id, since)
             for grant in long_ago
-            if now - (since := used.get(grant.id, grant.starts_at)) >= UNUSED
+            if now - (since := used.get(grant.id, grant.starts_at)) >= self._unused_after
         ]
         for told in await self._news(idle):
             await self._write(told, None)

@@ -115,7 +115,7 @@ def acknowledged(done: Acknowledgement) -> str:
     who = done.beneficiary.display
     if done.grant.revoked_at is not None:
         return f"{done.request.id}: your answer counts. {who}'s access by break-glass is over; open sessions are cut."
-    more = f" {done.missing} more must answer." if done.missing else " It is closed."
+    more = f" {_more(done.missing)} must answer." if done.missing else " It is closed."
     return f"{done.request.id}: your answer counts. {who}'s break-glass was right.{more}"
 
 
@@ -139,6 +139,10 @@ def lasting(story: Story) -> str:
         return "has no grant."
     begins = f"from {moment(grant.starts_at)} " if story.at < grant.starts_at else ""
     return f"may use {what(grant)} {begins}until {moment(grant.ends_at)}, {grant.id}."
+
+
+def _more(missing: int) -> str:
+    return "One more" if missing == 1 else f"{missing} more"
 
 
 def _needs(request: Request, missing: int, approved: str = "") -> str:
@@ -260,7 +264,9 @@ def waiting_line(each: Pending) -> str:
     """One request that waits, in one line."""
     yours = " It waits for your answer." if each.answerable else " It waits for others."
     request = each.request
-    return (
-        f"{request.id}: {each.beneficiary.display} asks for {what(request)} for {spell(request.duration)}. "
-        f"Reason: {request.reason}.{yours}"
-    )
+    length = spell(request.duration)
+    deed = "opened" if request.break_glass else "asks for"
+    how = f" {length} more of {request.extends}," if request.extends is not None else ""
+    span = f" for {length} by break-glass" if request.break_glass else "" if how else f" for {length}"
+    reason = request.reason if request.reason.endswith((".", "!", "?", "…")) else f"{request.reason}."
+    return f"{request.id}: {each.beneficiary.display} {deed}{how} {what(request)}{span}. Reason: {reason}{yours}"

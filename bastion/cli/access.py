@@ -173,23 +173,29 @@ def withdraw(request_id: _RequestId, as_json: _AsJson = False) -> None:
 
 def access(
     review: Annotated[
-        bool, typer.Option("--review", help="Everybody's, where you review or administer: used when, ending soon")
+        bool, typer.Option("--review", help="Everybody's, where you review or administer: who, used when, until when")
     ] = False,
-    unused: Annotated[str, typer.Option("--unused", metavar="DURATION", help="What counts as unused for long")] = "7d",
-    as_csv: Annotated[bool, typer.Option("--csv", help="With --review: a table for a spreadsheet")] = False,
+    unused: Annotated[
+        str | None, typer.Option("--unused", metavar="DURATION", help="Of those, what nobody used so long, as in 7d")
+    ] = None,
+    ending: Annotated[
+        str | None, typer.Option("--ending", metavar="DURATION", help="Of those, what ends so soon, as in 1h")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Of those, a table for a spreadsheet")] = False,
     as_json: _AsJson = False,
 ) -> None:
-    """Show what you may reach now, and until when."""
-    if not review:
+    """Show what you may reach now, and until when; or review what everybody may."""
+    if not (review or unused or ending or as_csv):
         _call("GET", "/api/v1/access", as_json)
-    elif as_csv:
+        return
+    query = _narrower(unused=unused, ending=ending)
+    if as_csv:
         from bastion.cli.client import Client
 
-        query = {"unused": unused, "format": "csv"}
-        for line in Client.from_login().stream("/api/v1/access/review", query):
+        for line in Client.from_login().stream("/api/v1/access/review", query | {"format": "csv"}):
             typer.echo(line.decode(errors="replace"))
     else:
-        _print(_ask("GET", "/api/v1/access/review", None, {"unused": unused}), as_json)
+        _print(_ask("GET", "/api/v1/access/review", None, query), as_json)
 
 
 def _wish(targets: list[str], logins: list[str], duration: str, reason: str, crossing: bool) -> dict[str, Any]:

@@ -52,6 +52,7 @@ COORDINATION_SCHEMES = ("redis", "rediss", "unix")
 MIN_LIFETIME, MAX_LIFETIME = timedelta(minutes=1), timedelta(hours=1)
 """Of a contractor's certificate: long enough for a clock that is off, short enough to be worth little (law 3)."""
 
+MIN_UNUSED, MAX_UNUSED = timedelta(hours=1), timedelta(days=30)
 MIN_LOGIN_WITHIN, MAX_LOGIN_WITHIN = timedelta(minutes=15), timedelta(days=30)
 
 MIN_CHECK, MAX_CHECK = timedelta(seconds=30), timedelta(minutes=30)
@@ -112,6 +113,7 @@ Workspace = Annotated[str, *_setting(values.workspace, pattern=values.WORKSPACE.
 Lifetime = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_LIFETIME, MAX_LIFETIME))]
 Age = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_AGE, MAX_AGE))]
 Check = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_CHECK, MAX_CHECK))]
+UnusedAfter = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_UNUSED, MAX_UNUSED))]
 LoginWithin = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_LOGIN_WITHIN, MAX_LOGIN_WITHIN))]
 Acr = Annotated[str, *_setting(values.word, minLength=1)]
 Pattern = Annotated[str, *_setting(values.subject_pattern, minLength=1)]
@@ -377,6 +379,8 @@ class MailEntry(Section):
 
 
 class NoticesEntry(Section):
+    unused_after: UnusedAfter = timedelta(days=7)
+    """After how long without use a live grant is somebody's to end; its reviewers are reminded once."""
     mail: MailEntry | None = None
     webhooks: tuple[WebhookEntry, ...] = ()
 

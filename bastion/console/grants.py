@@ -15,7 +15,7 @@ from aiohttp import web
 
 from bastion.access.approval import Approval, Holding, Revoked
 from bastion.access.ballot import WaitingForOthers
-from bastion.access.standing import UNUSED, Reviewable, Standing, Told
+from bastion.access.standing import Reviewable, Standing, Told
 from bastion.chatops import messages
 from bastion.console import shapes
 from bastion.console.body import read_object, read_strings
@@ -161,7 +161,7 @@ class _Api:
     async def owed(self, request: web.Request) -> web.Response:
         caller = await caller_of(request)
         owed = await self._standing.owed(caller.identity, caller.place)
-        text = messages.pending(owed) if owed else "Nobody owes a review of a break-glass."
+        text = messages.pending(owed) if owed else "Nobody owes an answer for a break-glass."
         return web.json_response({"requests": [shapes.pending_json(each) for each in owed], "text": text})
 
     async def access(self, request: web.Request) -> web.Response:
@@ -171,12 +171,16 @@ class _Api:
 
     async def review_of_access(self, request: web.Request) -> web.Response:
         caller = await caller_of(request)
-        found = await self._standing.review(caller.identity, caller.place, _unused_for(request))
-        if request.query.get("format") == "csv":
+        query = read_query(request, "unused", "ending", "format")
+        spans = _span(query, "unused"), _span(query, "ending")
+        if query.get("format", "json") not in ("json", "csv"):
+            raise web.HTTPBadRequest(text="format is json or csv.")
+        found = await self._standing.review(caller.identity, caller.place, *spans)
+        if query.get("format") == "csv":
             return web.Response(text=_table(found), content_type="text/csv", charset="utf-8")
         lines = [f"{messages.what(each.grant)}: {_remark(each)}" for each in found]
         text = "\n".join(f"{each.holder.display}, {line}" for each, line in zip(found, lines, strict=True))
-        body = {"grants": [shapes.reviewable_json(each) for each in found], "text": text or "There is no live grant."}
+        body = {"grants": [shapes.reviewable_json(each) for each in found], "text": text or "There is no such grant."}
         return web.json_response(body)
 
     async def _who(self, caller: Caller, who: str) -> Identity:
@@ -188,21 +192,17 @@ def _revoked(ended: Revoked) -> dict[str, object]:
     return {"grants": grants, "text": messages.revoked(ended)}
 
 
-def _unused_for(request: web.Request) -> timedelta:
-    """The query's ``unused``, as in 7d; unknown keys and formats are refused as in bodies."""
-    if unknown := sorted(request.query.keys() - {"unused", "format"}):
-        raise web.HTTPBadRequest(text=f"The query has unknown keys: {', '.join(map(repr, unknown))[:200]}.")
-    if request.query.get("format", "json") not in ("json", "csv"):
-        raise web.HTTPBadRequest(text="format is json or csv.")
+def _span(query: dict[str, str], name: str) -> timedelta | None:
+    """As in 7d, of the query; a span that cannot be read is refused as in bodies."""
     try:
-        return parse_duration(request.query["unused"]) if "unused" in request.query else UNUSED
+        return parse_duration(query[name]) if name in query else None
     except Refused as refused:
-        raise web.HTTPBadRequest(text=f"unused: {refused.public}") from None
+        raise web.HTTPBadRequest(text=f"{name}: {refused.public}") from None
 
 
 def _remark(each: Reviewable) -> str:
     used = f"last used {messages.moment(each.last_used)}" if each.last_used else "never used"
-    marks = [used, *(["unused for long"] if each.is_unused else []), *(["ending soon"] if each.is_ending_soon else [])]
+    marks = [used, *(["unused"] if each.is_unused else []), *(["ending soon"] if each.is_ending_soon else [])]
     return f"{each.grant.id}, until {messages.moment(each.grant.ends_at)}, {', '.join(marks)}"
 
 

@@ -178,7 +178,7 @@ OPERATIONS = (
               _object({"who": TEXT, "target": TEXT}, closed=True)),
     Operation("get", "/access", "What you may reach", "Grants"),
     Operation("get", "/access/review", "Standing access: who has what, used when, ending soon", "ReviewOfAccess",
-              query={"unused": DURATION, "format": {"enum": ["json", "csv"]}}),
+              query={"unused": DURATION, "ending": DURATION, "format": {"enum": ["json", "csv"]}}),
     Operation("post", "/certificates", "Certify your key for the scope of a target", takes=_object(
               {"public_key": TEXT, "target": TEXT}, closed=True), status=201),
     Operation("get", "/ssh", "What a client's ssh needs to know"),

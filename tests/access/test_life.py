@@ -553,9 +553,17 @@ async def test_access_is_reviewed_by_use_and_end(office: Office) -> None:
     long = await granted(office, duration=8 * HOUR)
     office.clock.advance(7 * HOUR + timedelta(minutes=50))
     fresh = await granted(office)
-    found = await office.standing.review(SIA, BERLIN, HOUR)
+    found = await office.standing.review(SIA, BERLIN, None, None)
     assert [(each.grant.id, each.is_unused, each.is_ending_soon) for each in found] == [
-        (long.id, True, True),
+        (long.id, False, True),
         (fresh.id, False, False),
     ]
-    assert not await office.standing.review(OTTO, BERLIN, HOUR)
+    for unused, ending, wanted in (
+        (HOUR, None, [long.id]),
+        (None, 3 * HOUR, [long.id, fresh.id]),
+        (None, HOUR, [long.id]),
+        (HOUR, timedelta(minutes=5), []),
+    ):
+        found = await office.standing.review(SIA, BERLIN, unused, ending)
+        assert [each.grant.id for each in found] == wanted
+    assert not await office.standing.review(OTTO, BERLIN, None, None)

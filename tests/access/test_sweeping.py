@@ -131,3 +131,15 @@ async def test_a_grant_that_nobody_uses_is_named_once(office: Office) -> None:
     assert idle == notice.Unused(answer.request.id, office.clock.now(), answer.grant.id, answer.grant.starts_at)
     office.clock.advance(HOUR)
     assert await swept(office) == []
+
+
+async def test_after_how_long_without_use_is_configured(office: Office) -> None:
+    grant = await granted(office, duration=8 * HOUR)
+    sweeping = Sweeping(store=office.store, clock=office.clock, node=NODE, unused_after=2 * HOUR)
+    for passed in (HOUR, HOUR):
+        before = await office.store.due_notices(office.clock.now())
+        assert before == []
+        office.clock.advance(passed)
+        await sweeping.sweep()
+    (kept,) = await office.store.due_notices(office.clock.now())
+    assert kept.notice == notice.Unused(grant.request_id, office.clock.now(), grant.id, grant.starts_at)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from bastion.cli import access, exits, saved
 from bastion.core.identity import Identity
+from tests.access.test_life import GLASS, ONA
 from tests.fakes import FakeClock
 from tests.office import CARLA, OTTO, PROD, SAM, SIA, WEB, open_office, wish
 from tests.office_console import OfficeConsole, open_console
@@ -164,3 +167,86 @@ async def test_without_a_login_it_says_so(terminal: Terminal) -> None:
 async def test_a_bastion_that_is_not_there_has_its_own_status(terminal: Terminal) -> None:
     saved.save(saved.SavedLogin("http://127.0.0.1:1", "x", datetime.now(UTC) + timedelta(hours=1), "x"))
     assert (await asyncio.to_thread(run, "access")).exit_code == exits.UNREACHABLE
+
+
+# ----------------------------------------------------------------------------------------- the rest of a request's life
+
+
+async def test_more_time_is_asked_for_and_given(terminal: Terminal) -> None:
+    given = await terminal.console.office.approval.grant(SAM, CARLA, wish(), None)
+    grant_id = f"g-{given.request.id[2:]}"
+    asked = await terminal.run(CARLA, "extend", grant_id, "--for", "1h", "--because", "not done yet", "--json")
+    answer = json.loads(asked.stdout)
+    assert (answer["status"], answer["request"]["extends"]) == ("waiting", grant_id)
+    longer = await terminal.run(SIA, "approve", answer["request"]["id"])
+    assert longer.stdout == (
+        f"carla@example.com may use web-1.staging.eu as deploy until 2026-03-02 12:00 UTC now. {grant_id}, "
+        "approved by sia@example.com.\n"
+    )
+
+
+async def test_a_request_is_taken_back(terminal: Terminal) -> None:
+    request = await terminal.console.office.approval.request(CARLA, CARLA, wish(), None)
+    others = await terminal.run(SAM, "withdraw", request.id)
+    assert (others.exit_code, others.stderr) == (exits.REFUSED, f"{request.id} is not yours to withdraw.\n")
+    taken = await terminal.run(CARLA, "withdraw", request.id)
+    assert taken.stdout == f"{request.id} is withdrawn: nobody can answer it any more.\n"
+    late = await terminal.run(SAM, "approve", request.id)
+    assert (late.exit_code, "it was withdrawn" in late.stderr) == (exits.REFUSED, True)
+
+
+async def test_glass_is_broken_chased_and_answered_for(terminal: Terminal) -> None:
+    office = terminal.console.office
+    await office.know(ONA)
+    async with open_console(replace(office, approval=office.under(GLASS))) as console:
+        there = Terminal(console)
+        opened = await there.run(ONA, "break-glass", WEB, "--as", "deploy", "--for", "1h", "--because", "it is down")
+        (request,) = await office.store.broken_glass()
+        assert opened.stdout == (
+            "ona@example.com may use web-1.staging.eu as deploy until 2026-03-02 10:00 UTC (1h).\n"
+            "Reason: it is down\n"
+            f"Grant g-{request.id[2:]}, opened by break-glass.\n"
+        )
+        owed = await there.run(SAM, "break-glass")
+        assert owed.stdout == (
+            f"{request.id}: ona@example.com opened web-1.staging.eu as deploy for 1h by break-glass. "
+            "Reason: it is down. It waits for your answer.\n"
+        )
+        right = await there.run(SAM, "break-glass", "--confirm", request.id, "--note", "it was")
+        assert right.stdout == (
+            f"{request.id}: your answer counts. ona@example.com's break-glass was right. One more must answer.\n"
+        )
+        wrong = await there.run(SIA, "break-glass", "--object", request.id)
+        assert wrong.stdout == (
+            f"{request.id}: your answer counts. ona@example.com's access by break-glass is over; "
+            "open sessions are cut.\n"
+        )
+        assert (await there.run(SAM, "break-glass")).stdout == "Nobody owes an answer for a break-glass.\n"
+
+
+async def test_standing_access_is_reviewed_narrowed_and_exported(terminal: Terminal) -> None:
+    office = terminal.console.office
+    old = await office.approval.grant(SAM, CARLA, wish(duration=timedelta(hours=8), reason="=HYPERLINK(1)"), None)
+    office.clock.advance(timedelta(hours=7, minutes=50))
+    new = await office.approval.grant(SAM, CARLA, wish("db-1"), None)
+    first, second = (f"g-{each.request.id[2:]}" for each in (old, new))
+    lines = [
+        f"carla@example.com, web-1.staging.eu as deploy: {first}, until 2026-03-02 17:00 UTC, never used, ending soon",
+        f"carla@example.com, db-1.staging.eu as deploy: {second}, until 2026-03-02 18:50 UTC, never used",
+    ]
+    every = await terminal.run(SIA, "access", "--review")
+    assert every.stdout.splitlines() == lines
+    unused = await terminal.run(SIA, "access", "--unused", "1h")
+    assert unused.stdout.splitlines() == [lines[0].replace("never used", "never used, unused")]
+    none = await terminal.run(SIA, "access", "--unused", "1d")
+    assert none.stdout == "There is no such grant.\n"
+    ending = await terminal.run(SIA, "access", "--ending", "30m", "--json")
+    assert [grant["id"] for grant in json.loads(ending.stdout)["grants"]] == [first]
+    table = list(csv.DictReader(io.StringIO((await terminal.run(SIA, "access", "--unused", "1h", "--csv")).stdout)))
+    assert [(row["id"], row["display"], row["reason"], row["ending_soon"]) for row in table] == [
+        (first, "carla@example.com", "'=HYPERLINK(1)", "True")
+    ]
+    theirs = await terminal.run(OTTO, "access", "--review")
+    assert theirs.stdout == "There is no such grant.\n"
+    wrong = await terminal.run(SIA, "access", "--unused", "long")
+    assert (wrong.exit_code, "is not a duration" in wrong.stderr) == (exits.REFUSED, True)
