@@ -29,6 +29,9 @@ forbid (principal in Group::"readers", action == Action::"ssh:sftp_write", resou
 @paths("/**/nowhere/")
 @max_file_size("100KiB")
 permit (principal in Group::"uploaders", action == Action::"ssh:sftp_write", resource);
+@id("small-files")
+@max_file_size("100KiB")
+permit (principal in Group::"small", action in [Action::"ssh:sftp_read", Action::"ssh:sftp_write"], resource);
 """
 
 
@@ -162,3 +165,110 @@ async def test_a_policy_that_allows_less_ends_the_sessions_that_had_more(bastion
         bastion.policies.replace(CedarPolicies(policy(home(bastion)), bastion.catalogue))
     assert "The policy changed" in said.decode()
     assert (await last(bastion, key)).end is End.POLICY
+
+
+# ------------------------------------------------------------------------------------------------- scp's own protocol
+
+
+async def scp(bastion: World, key: Path, *arguments: str) -> Finished:
+    return await bastion.ssh(key, "-O", *arguments, program="scp")
+
+
+async def test_old_scp_needs_the_rights_of_files_and_each_file_is_a_line(bastion: World, tmp_path: Path) -> None:
+    key = await ready(bastion, "olga")
+    tree = tmp_path / "tree"
+    (tree / "deep").mkdir(parents=True)
+    sizes = {"empty": 0, "small": 10, "deep/large": 700_000, "deep/odd \x1b\"'": 5, "x" * 255: 3}
+    for name, size in sizes.items():
+        (tree / name).write_bytes(os.urandom(size))
+    there = await scp(bastion, key, "-r", "-p", str(tree), f"{NAME}:olga")
+    assert there.status == 0, there.err
+    said = await lines(bastion, key)
+    back = await scp(bastion, key, "-r", f"{NAME}:olga", str(tmp_path / "back"))
+    assert back.status == 0, back.err
+    told = await lines(bastion, key)
+    for name, size in sizes.items():
+        content = (tree / name).read_bytes()
+        assert (home(bastion) / "olga" / name).read_bytes() == content
+        digest = f"{size} bytes sha256 {hashlib.sha256(content).hexdigest()} in order"
+        assert f"written {digest}" in said
+        assert f"read {digest}" in told
+    assert 'scp write "tree/deep/large" to "olga" mode ' in said
+    assert 'scp write "tree/deep/odd \\x1b\\"' in said
+    assert "\x1b" not in said + told
+    assert (await last(bastion, key)).action is READ
+
+
+async def test_old_scp_is_refused_where_its_direction_is(bastion: World, tmp_path: Path) -> None:
+    key = await ready(bastion, "rosa", "readers", actions=frozenset({READ, WRITE, Action.SSH_EXEC}))
+    (home(bastion) / "rosa").write_bytes(b"kept")
+    (tmp_path / "new").write_bytes(b"new")
+    refused = await scp(bastion, key, str(tmp_path / "new"), f"{NAME}:rosa")
+    assert refused.status != 0
+    assert "readers-do-not-write" in refused.err
+    assert (home(bastion) / "rosa").read_bytes() == b"kept"
+    read = await scp(bastion, key, f"{NAME}:rosa", str(tmp_path / "back"))
+    assert (read.status, (tmp_path / "back").read_bytes()) == (0, b"kept")
+
+
+async def test_what_is_more_than_scp_needs_the_right_to_run_commands(bastion: World) -> None:
+    key = await ready(bastion, "egon")
+    (home(bastion) / "egon.txt").write_bytes(b"x")
+    for command in (
+        "scp -f x; touch egon-was-here",
+        "scp -f $(touch egon-was-here)",
+        "scp -f egon*",
+        "scp -f x\ntouch y",
+    ):
+        ran = await bastion.ssh(key, NAME, command)
+        assert ran.status == 254
+        assert "ssh:exec" in ran.err
+    assert not (home(bastion) / "egon-was-here").exists()
+
+
+async def test_old_scp_keeps_to_sizes_and_is_refused_where_paths_are_limited(bastion: World, tmp_path: Path) -> None:
+    key = await ready(bastion, "uwe", "uploaders")
+    upload = home(bastion) / "upload"
+    upload.mkdir(exist_ok=True)
+    (tmp_path / "new").write_bytes(b"new")
+    refused = await scp(bastion, key, str(tmp_path / "new"), f"{NAME}:{upload}/uwe")
+    assert refused.status != 0
+    assert "Paths are limited here, and scp's old protocol cannot be held to them" in refused.err
+    assert not (upload / "uwe").exists()
+    small = await ready(bastion, "mia", "small")
+    (home(bastion) / "mia").mkdir()
+    (tmp_path / "large").write_bytes(os.urandom(200 * 1024))
+    mixed = await scp(bastion, small, str(tmp_path / "large"), str(tmp_path / "new"), f"{NAME}:mia")
+    assert mixed.status != 0
+    assert "files of at most 102400 bytes are allowed" in mixed.err
+    assert (home(bastion) / "mia/new").read_bytes() == b"new"
+    assert not (home(bastion) / "mia/large").exists()
+    (home(bastion) / "big").write_bytes(os.urandom(200 * 1024))
+    got = await scp(bastion, small, f"{NAME}:big", str(tmp_path / "got"))
+    assert got.status != 0
+    assert not (tmp_path / "got").exists()
+
+
+# ---------------------------------------------------------------------------------------------------- grants with paths
+
+
+async def test_a_grant_for_paths_opens_them_and_no_shell(bastion: World, tmp_path: Path) -> None:
+    pia = person("pia", frozenset({"contractors"}))
+    inside = home(bastion) / "pia"
+    inside.mkdir()
+    (inside / "log").write_bytes(b"log")
+    (inside / "out").symlink_to(home(bastion))
+    (home(bastion) / "secret").write_bytes(b"secret")
+    await bastion.grant(pia, paths=frozenset({f"{inside}/"}))
+    key = await bastion.certify(pia)
+    ran = await sftp(
+        bastion, key, f"get {inside}/log {tmp_path}/log", f"get {inside}/out/secret {tmp_path}/a",
+        f"get {inside}/../secret {tmp_path}/b", f"get secret {tmp_path}/c", f"put {tmp_path}/log {inside}/back",
+    )  # fmt: skip
+    assert (tmp_path / "log").read_bytes() == b"log"
+    assert (inside / "back").read_bytes() == b"log"
+    assert not any((tmp_path / name).exists() for name in "abc")
+    assert "bastion: That is outside of the paths that you may use." in ran.err
+    shell = await bastion.ssh(key, NAME, "true")
+    assert shell.status == 254
+    assert f"is for files in {inside}/, not for ssh:exec" in shell.err
