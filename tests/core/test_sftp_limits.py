@@ -345,6 +345,17 @@ def test_a_target_that_does_not_say_where_a_path_leads_ends_the_session(answer: 
         watch.from_target(answer)
 
 
+def test_what_passes_is_the_name_that_was_judged_and_not_the_one_that_was_asked_for() -> None:
+    """Else a link that is swapped in the meantime on the asked way would be followed."""
+    watch = SftpWatch(FileRights(read=Limits().within_also(frozenset({"/in/"}))))
+    watch.from_client(HELLO)
+    watch.from_target(WELCOME)
+    watch.from_client(opens(1, b"/way/x", R))
+    step = watch.from_target(packet(wire.NAME, 1, 1, s(b"/in/x"), s(b""), 0))
+    assert step.to_target == opens(1, b"/in/x", R)
+    assert step.lines == ('sftp open "/in/x" read, asked for as "/way/x"',)
+
+
 @pytest.mark.parametrize("place", [b"", b"in/x", b"/in/../x", b"/in//x", b"/in/x\0", b"/out"])
 def test_a_target_that_says_it_oddly_opens_nothing(place: bytes) -> None:
     watch = SftpWatch(FileRights(read=Limits().within_also(frozenset({"/in/"}))))
