@@ -286,6 +286,8 @@ async def test_no_session_carries_anything_else(door: World, name: bytes, rest: 
         wire.open()
         channel = await wire.opened()
         wire.request(channel, name, rest)
+        if name in (b"auth-agent-req@openssh.com", b"x11-req"):
+            assert b"is not forwarded here" in await wire.expect(CHANNEL_EXTENDED)
         assert not await wire.answered()
 
 

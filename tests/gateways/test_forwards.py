@@ -317,3 +317,68 @@ async def test_a_client_that_leaves_ends_its_forwards_and_the_service_hears_it(d
         await until(lambda: service.open == 0, 15)
     (session,) = await all_ended(door, ada)
     assert session.end is End.CLIENT
+
+
+# -R and sockets -------------------------------------------------------------------------------------------------------
+
+
+@shared
+async def test_the_target_listens_for_a_client_and_stops_with_the_grant(door: World, ada: Identity) -> None:
+    key = await ready(door, ada, Action.SSH_FORWARD_REMOTE)
+    async with echo() as service, ssh(door, key, "-R", f"0:127.0.0.1:{service.port}") as client:
+        await client.says("Allocated port ")
+        port = int(client.said.split(b"Allocated port ")[1].split()[0])
+        assert await exchange(port, b"from there") == b"FROM THERE"
+        reader, writer = await connect(port)
+        writer.write(b"live")
+        assert await reader.readexactly(4) == b"LIVE"
+        (session,) = await sessions_of(door, ada)
+        await door.revoke(await door.store.grant(session.grant_id))
+        assert await reader.read(-1) == b""
+        writer.close()
+        (session,) = await all_ended(door, ada)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+    assert (session.action, session.end) == (Action.SSH_FORWARD_REMOTE, End.REVOKED)
+    written = await marks(door, session)
+    assert "stream 1 closed: " in written
+    assert "stream 2 opened" in written
+
+
+@shared
+async def test_a_listener_needs_its_action_and_the_refusal_is_on_standard_error(door: World, ada: Identity) -> None:
+    key, port = await ready(door, ada), free_port()
+    async with ssh(door, key, "-R", f"{port}:127.0.0.1:9", run="sleep 20") as client:
+        await client.says("bastion: No live grant lets")
+        await client.says("ssh:forward_remote")
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+
+
+@shared
+async def test_a_socket_at_the_target_is_reached(door: World, ada: Identity, tmp_path: Path) -> None:
+    key, port = await ready(door, ada, Action.SSH_FORWARD_SOCKET), free_port()
+    async with socket_echo(tmp_path / "s") as service, ssh(door, key, "-L", f"{port}:{service.path}"):
+        assert await exchange(port, b"socket") == b"SOCKET"
+    (session,) = await all_ended(door, ada)
+    assert session.action is Action.SSH_FORWARD_SOCKET
+    assert hashlib.sha256(b"SOCKET").hexdigest() in await marks(door, session)
+
+
+@shared
+@pytest.mark.parametrize(("option", "said"), [("-A", "The agent is not forwarded"), ("-X", "X11 is not forwarded")])
+async def test_what_is_refused_says_so_and_the_session_goes_on(
+    door: World, ada: Identity, option: str, said: str, tmp_path: Path
+) -> None:
+    key = await ready(door, ada)
+    agent = tmp_path / "agent"
+    authority = tmp_path / "xauth"
+    authority.touch()
+    async with socket_echo(agent), ssh(
+        door, key, option, "-o", f"IdentityAgent={agent}", "-o", "XAuthLocation=/bin/true",
+        run="echo $SSH_AUTH_SOCK$DISPLAY.",
+        DISPLAY="127.0.0.1:9", XAUTHORITY=str(authority), SSH_AUTH_SOCK=str(agent),
+    ) as client:  # fmt: skip
+        assert client.process.stdout is not None
+        assert await client.process.stdout.readline() == b".\n"
+        await client.says(said)

@@ -65,6 +65,8 @@ OVERRIDDEN: list[tuple[type, type, str, list[str]]] = [
         ["encoding", "errors", "window", "max_pktsize"],
     ),
     (SessionChannel, asyncssh.SSHServerChannel, "_process_env_request", ["packet"]),
+    (SessionChannel, asyncssh.SSHServerChannel, "_finish_agent_req_request", []),
+    (SessionChannel, asyncssh.SSHServerChannel, "_process_x11_req_request", ["packet"]),
     (SessionChannel, SSHChannel, "_flush_send_buf", []),
     (SessionChannel, SSHChannel, "_accept_data", ["data", "datatype"]),
     (SessionChannel, SSHChannel, "write", ["data", "datatype"]),

@@ -19,8 +19,10 @@ from bastion.core.geofence import Address
 from bastion.core.policy import Action
 from bastion.core.target import Catalogue, Scope, Target, parse_destination, printable
 from bastion.gateways.listener import NamedTransport
-from bastion.gateways.ssh.forward import Forwards, prohibited, refuse
+from bastion.gateways.ssh.forward import Forwards, refuse
 from bastion.gateways.ssh.internals import DoorConnection
+from bastion.gateways.ssh.listening import Listening, prohibited
+from bastion.gateways.ssh.pipe import Pipe, Side
 from bastion.gateways.ssh.plainlogin import PATIENCE, PlainLogin, questions
 from bastion.gateways.ssh.rounds import Rounds
 from bastion.gateways.ssh.session import ClientSession
@@ -30,6 +32,9 @@ MAX_OFFERS = 20
 """Certificates judged on one connection; an agent with more keys than that needs IdentitiesOnly."""
 
 MAX_BANNERS = 3
+
+ANYWHERE = ("", "*", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::")  # noqa: S104 - words of clients; nothing is bound
+"""Where clients ask to listen (RFC 4254, section 7.1); it is the target's loopback each time."""
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +66,9 @@ class Door(asyncssh.SSHServer):
         self._named = ""
         self._is_lost = False
         self._lines = house.lines()
+        self._sessions: list[ClientSession] = []
+        self._unsaid: list[str] = []
+        """Why a listener was refused, for the first session: clients print nothing else of it."""
         self._rounds: Rounds[Proven] | None = None
         self._plain = PlainLogin(
             logins=house.logins, certification=house.certification, address=address, invitation=house.invitation
@@ -201,6 +209,10 @@ class Door(asyncssh.SSHServer):
         if self._proven is None:
             return False
         session = ClientSession(self._house, self._lines, self._proven, self._address, self._username, self._inside)
+        self._sessions = [each for each in self._sessions if not each.is_gone]
+        if not self._sessions:
+            session.heard(self._unsaid)
+        self._sessions.append(session)
         channel = self._connection.create_server_channel()
         if self._target is not None:
             channel.passed = self._target.env
@@ -286,8 +298,35 @@ class Door(asyncssh.SSHServer):
             command=command,
         )
 
-    def server_requested(self, listen_host: str, listen_port: int) -> bool:
-        return False
+    async def server_requested(self, listen_host: str, listen_port: int) -> Any:
+        """``-R``, at the target's own loopback whatever interface was asked for, as sshd does it by default."""
+        name = f"from {listen_host or '*'}:{listen_port}"
+
+        async def at_client(pipe: Pipe, host: str, port: int) -> None:
+            asked = listen_port or listening.get_port()
+            channel = self._connection.create_tunnel_channel()
+            await channel.accept(lambda: pipe.side(Side.CLIENT), listen_host, asked, host, port)
+
+        async def at_target(connection: asyncssh.SSHClientConnection, listening: Listening) -> asyncssh.SSHListener:
+            return await connection.create_server(listening.accept, "localhost", listen_port)
+
+        try:
+            if listen_host not in ANYWHERE:
+                raise Refused(f"{printable(listen_host, 60)!r} is no place to listen at; the target's loopback is.")
+            forwards = self._forwards
+            wish = forwards.wish(Action.SSH_FORWARD_REMOTE, printable(name))
+            listening = await forwards.listen(wish, f"forward {printable(name)}", at_client, at_target)
+        except (BastionError, asyncssh.ChannelOpenError) as error:
+            self._connection.send_debug(f"bastion: {_sentence(error)}", always_display=True)
+            for session in self._sessions:
+                session.remark(_sentence(error))
+            self._unsaid.append(_sentence(error))
+            return False
+        return listening
+
+
+def _sentence(error: BastionError | asyncssh.ChannelOpenError) -> str:
+    return error.public if isinstance(error, BastionError) else error.reason
 
 
 def _said(error: BastionError, client: str, before: str = "") -> KbdIntChallenge:

@@ -20,6 +20,7 @@ from bastion.core.policy import Action, Deny, NeedsGrant
 from bastion.core.session import End
 from bastion.core.target import Target, printable
 from bastion.gateways.ssh.line import Line, Lines
+from bastion.gateways.ssh.listening import Listening, OpenAtClient, prohibited
 from bastion.gateways.ssh.pipe import Pipe, PipeEnd, Side
 from bastion.gateways.ssh.visit import House, Visit
 
@@ -29,12 +30,10 @@ MAX_PATH = 104
 Connect = Callable[[asyncssh.SSHClientConnection, Pipe], Awaitable[None]]
 """Opens the target's side of a pipe."""
 
+Listen = Callable[[asyncssh.SSHClientConnection, Listening], Awaitable[asyncssh.SSHListener]]
+"""Has the target listen, and bring streams to a listening."""
+
 log = structlog.get_logger(__name__)
-
-
-def prohibited(reason: str) -> asyncssh.ChannelOpenError:
-    """A channel that is not opened, and why: `ssh` prints the reason."""
-    return asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, reason)
 
 
 class _Over(BastionError):
@@ -52,8 +51,9 @@ class Forwards:
         self._house = house
         self._lines = lines
         self._target = target
-        self._wish = wish
+        self.wish = wish
         self._live: set[Pipe] = set()
+        self._listening: set[Listening] = set()
         self._is_closed = False
 
     async def to_host(self, host: str, port: int, origin: tuple[str, int]) -> PipeEnd:
@@ -64,8 +64,8 @@ class Forwards:
         """
         peer = parse_peer(host, port)
         if isinstance(peer, Deny):
-            raise await self._refusal(self._wish(Action.SSH_FORWARD, spelled(printable(host, 60), port)), peer)
-        wish = self._wish(action_of(peer), f"to {peer}")
+            raise await self._refusal(self.wish(Action.SSH_FORWARD, spelled(printable(host, 60), port)), peer)
+        wish = self.wish(action_of(peer), f"to {peer}")
         way = await self._house.lookup.way(peer, self._target)
         if isinstance(way, Deny):
             raise await self._refusal(wish, way)
@@ -79,7 +79,7 @@ class Forwards:
         Raises:
             ChannelOpenError: as `to_host`.
         """
-        wish = self._wish(Action.SSH_FORWARD_SOCKET, f"to socket {printable(path)}")
+        wish = self.wish(Action.SSH_FORWARD_SOCKET, f"to socket {printable(path)}")
         if (flaw := flaw_of(path)) is not None:
             raise await self._refusal(wish, flaw)
 
@@ -88,9 +88,62 @@ class Forwards:
 
         return await self._open(wish, f"forward to socket {printable(path)}", connect)
 
+    async def listen(self, wish: Wish, name: str, open_at_client: OpenAtClient, listen: Listen) -> Listening:
+        """``-R``: have the target listen.
+
+        Raises:
+            BastionError: it does not; `public` says why.
+        """
+        ready: asyncio.Future[Listening] = asyncio.get_running_loop().create_future()
+        self._house.spawn(self._keep_listening(wish, name, open_at_client, listen, ready))
+        return await ready
+
+    async def _keep_listening(
+        self,
+        wish: Wish,
+        name: str,
+        open_at_client: OpenAtClient,
+        listen: Listen,
+        ready: asyncio.Future[Listening],
+    ) -> None:
+        """The whole life of one listener, as `_carry` is of a stream."""
+        try:
+            visit = Visit(self._house, await admit(self._house, wish))
+        except BastionError as error:
+            _fail(ready, error)
+            return
+        listening = Listening(name, visit, open_at_client)
+        self._listening.add(listening)
+        end, line = End.INTERRUPTED, None
+        try:
+            visit.watch(listening.cut)
+            if self._is_closed:
+                listening.cut(End.CLIENT)
+            visit.mark(f"{name} opened")
+            line = self._lines.take(visit.admitted)
+            await asyncio.wait((line.opening, listening.ended), return_when=asyncio.FIRST_COMPLETED)
+            if not listening.ended.done():
+                listening.began(await listen(line.opening.result(), listening))
+                if not ready.done():
+                    ready.set_result(listening)
+            end = await listening.ended
+            _fail(ready, _Over(end.sentence))
+        except (BastionError, asyncssh.Error) as error:
+            end = End.TARGET
+            public = "The target does not listen there: it is taken, or its sshd does not let it (AllowTcpForwarding)."
+            _fail(ready, error if isinstance(error, BastionError) else Refused(public))
+        finally:
+            listening.cut(end)
+            self._listening.discard(listening)
+            if line is not None:
+                self._lines.leave(line, linger=end in (End.CLIENT, End.TARGET))
+            await visit.finish(end)
+
     def close(self) -> None:
         """The client is gone."""
         self._is_closed = True
+        for listening in list(self._listening):
+            listening.cut(End.CLIENT)
         for pipe in list(self._live):
             pipe.cut(End.CLIENT)
 

@@ -53,6 +53,18 @@ class SessionChannel(_RestrainedChannel, asyncssh.SSHServerChannel[bytes]):
     passed: tuple[str, ...] = PASSED_ENVIRONMENT
     """Of the target; see `Target.env`."""
 
+    async def _finish_agent_req_request(self) -> None:
+        """Refused, with a sentence: a client's own answer to a refusal is silence."""
+        self._report_response(self._refuse("The agent is not forwarded here."))
+
+    def _process_x11_req_request(self, packet: SSHPacket) -> bool:
+        packet.get_remaining_payload()
+        return self._refuse("X11 is not forwarded here: no recording could show what it gives away.")
+
+    def _refuse(self, sentence: str) -> bool:
+        self.write_stderr(f"bastion: {sentence}\n".encode())
+        return False
+
     def _process_env_request(self, packet: SSHPacket) -> bool:
         name, value = packet.get_string(), packet.get_string()
         packet.check_end()

@@ -85,6 +85,7 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
         self._early_eof = False
         self._started = False
         self._gone = False
+        self._unsaid: list[str] = []
 
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
         self._channel = chan
@@ -163,6 +164,19 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
         if self._opening is not None:
             self._opening.client_closed()
 
+    @property
+    def is_gone(self) -> bool:
+        return self._gone
+
+    def heard(self, unsaid: list[str]) -> None:
+        """What is to be said as soon as it has started; the list may grow until then."""
+        self._unsaid = unsaid
+
+    def remark(self, sentence: str) -> None:
+        """Something about the connection that its person should read."""
+        if self._opening is not None:
+            self._opening.say(sentence)
+
     async def _run(self) -> None:
         """The way of a visit, in order: destination, admission, target, relay, end."""
         try:
@@ -237,6 +251,8 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
         )
         visit.watch(relay.cut, relay.warn)
         self._opening = relay
+        while self._unsaid:
+            relay.say(self._unsaid.pop(0))
         if self._gone:
             relay.client_closed()
         if self._scp is not None and self._scp.limits(admitted.files) is None:

@@ -1,0 +1,85 @@
+"""A port or a socket at which the target listens for a client (``-R``): one session, whose streams are lines of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import asyncssh
+
+from bastion.core.errors import BastionError
+from bastion.core.session import End
+from bastion.gateways.ssh.pipe import Pipe, PipeEnd, Side
+from bastion.gateways.ssh.visit import Visit
+
+MAX_STREAMS = 32
+"""At a time, of one listener."""
+
+OpenAtClient = Callable[[Pipe, str, int], Awaitable[None]]
+"""Opens the client's side of a pipe, for a stream that came from an address and port."""
+
+
+def prohibited(reason: str) -> asyncssh.ChannelOpenError:
+    """A channel that is not opened, and why: `ssh` prints the reason."""
+    return asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, reason)
+
+
+class Listening:
+    """What the client's connection keeps of it, and what asyncssh asks for streams."""
+
+    def __init__(self, name: str, visit: Visit, open_at_client: OpenAtClient) -> None:
+        self._name = name
+        self._visit = visit
+        self._open_at_client = open_at_client
+        self._pipes: set[Pipe] = set()
+        self._count = 0
+        self._port = 0
+        self._at_target: asyncssh.SSHListener | None = None
+        self.ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
+
+    def began(self, at_target: asyncssh.SSHListener) -> None:
+        """The target listens."""
+        self._at_target = at_target
+        self._port = at_target.get_port()
+        if self.ended.done():
+            at_target.close()
+
+    def get_port(self) -> int:
+        return self._port
+
+    def close(self) -> None:
+        """The client wants no more of it, or is gone."""
+        self.cut(End.CLIENT)
+
+    def cut(self, end: End) -> None:
+        """End it, and every stream of it. Idempotent."""
+        if self.ended.done():
+            return
+        self.ended.set_result(end)
+        if self._at_target is not None:
+            self._at_target.close()
+        for pipe in list(self._pipes):
+            pipe.cut(end)
+
+    async def accept(self, host: str = "", port: int = 0) -> PipeEnd:
+        """Somebody connected at the target.
+
+        Raises:
+            ChannelOpenError: the client does not take it, there are too many, or the session is over.
+        """
+        if self.ended.done() or len(self._pipes) >= MAX_STREAMS:
+            raise prohibited("Nobody takes this connection.")
+        self._count += 1
+        pipe = Pipe(f"{self._name} stream {self._count}", mark=self._visit.mark, failed=lambda: self.cut(End.RECORDER))
+        self._pipes.add(pipe)
+        pipe.ended.add_done_callback(lambda _: self._pipes.discard(pipe))
+        try:
+            pipe.open()
+            await self._open_at_client(pipe, host, port)
+        except BastionError as error:
+            self.cut(End.RECORDER)
+            raise prohibited(error.public) from None
+        except BaseException:
+            pipe.cut(End.CLIENT)
+            raise
+        return pipe.side(Side.TARGET)
