@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import struct
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -382,3 +383,23 @@ async def test_what_is_refused_says_so_and_the_session_goes_on(
         assert client.process.stdout is not None
         assert await client.process.stdout.readline() == b".\n"
         await client.says(said)
+
+
+@shared
+async def test_the_agent_is_reached_with_its_action_and_only_while_the_grant_lives(
+    door: World, ada: Identity, tmp_path: Path
+) -> None:
+    key = await ready(door, ada, Action.SSH_AGENT)
+    ask = "import os,socket; s=socket.socket(socket.AF_UNIX); s.connect(os.environ['SSH_AUTH_SOCK']); " \
+          "s.send(b'question'); print(s.recv(99), flush=True); print(s.recv(99), flush=True)"  # fmt: skip
+    options = ("-A", "-o", f"IdentityAgent={tmp_path / 'agent'}", "-o", "PubkeyAuthentication=yes")
+    async with socket_echo(tmp_path / "agent") as agent, ssh(
+        door, key, *options, run=f'{sys.executable} -c "{ask}"', SSH_AUTH_SOCK=agent.path
+    ) as client:  # fmt: skip
+        assert client.process.stdout is not None
+        assert await client.process.stdout.readline() == b"b'QUESTION'\n"
+        (session,) = await sessions_of(door, ada, Action.SSH_AGENT)
+        await door.revoke(await door.store.grant(session.grant_id))
+        await client.process.wait()
+    await all_ended(door, ada)
+    assert hashlib.sha256(b"QUESTION").hexdigest() in await marks(door, session)

@@ -24,6 +24,7 @@ from asyncssh.packet import SSHPacketLogger
 
 from bastion.core.errors import ConfigError
 from bastion.gateways.ssh import internals, lean
+from bastion.gateways.ssh.hostproof import ProvenConnection
 from bastion.gateways.ssh.internals import DoorConnection, check_version
 from bastion.gateways.ssh.lean import LeanConnection, LeanGCM, LeanServerConnection, TargetConnection
 from bastion.gateways.ssh.limits import RestrainedConnection, SessionChannel, TunnelChannel
@@ -67,6 +68,12 @@ OVERRIDDEN: list[tuple[type, type, str, list[str]]] = [
     (SessionChannel, asyncssh.SSHServerChannel, "_process_env_request", ["packet"]),
     (SessionChannel, asyncssh.SSHServerChannel, "_finish_agent_req_request", []),
     (SessionChannel, asyncssh.SSHServerChannel, "_process_x11_req_request", ["packet"]),
+    (
+        ProvenConnection,
+        asyncssh.SSHClientConnection,
+        "_process_auth_agent_at_openssh_dot_com_open",
+        ["packet"],
+    ),
     (SessionChannel, SSHChannel, "_flush_send_buf", []),
     (SessionChannel, SSHChannel, "_accept_data", ["data", "datatype"]),
     (SessionChannel, SSHChannel, "write", ["data", "datatype"]),

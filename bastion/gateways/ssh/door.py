@@ -20,6 +20,7 @@ from bastion.core.policy import Action
 from bastion.core.target import Catalogue, Scope, Target, parse_destination, printable
 from bastion.gateways.listener import NamedTransport
 from bastion.gateways.ssh.forward import Forwards, refuse
+from bastion.gateways.ssh.hostproof import ProvenConnection
 from bastion.gateways.ssh.internals import DoorConnection
 from bastion.gateways.ssh.listening import Listening, prohibited
 from bastion.gateways.ssh.pipe import Pipe, Side
@@ -67,6 +68,7 @@ class Door(asyncssh.SSHServer):
         self._is_lost = False
         self._lines = house.lines()
         self._sessions: list[ClientSession] = []
+        self._agent: Listening | None = None
         self._unsaid: list[str] = []
         """Why a listener was refused, for the first session: clients print nothing else of it."""
         self._rounds: Rounds[Proven] | None = None
@@ -298,6 +300,27 @@ class Door(asyncssh.SSHServer):
             command=command,
         )
 
+    async def agent_refused(self) -> str | None:
+        """Forward the client's agent, once for all sessions of the connection; or why not."""
+        if self._agent is not None and not self._agent.ended.done():
+            return None
+
+        async def at_client(pipe: Pipe, host: str, port: int) -> None:
+            await self._connection.create_agent_channel().open(lambda: pipe.side(Side.CLIENT))  # type: ignore[arg-type, return-value]
+
+        async def at_target(connection: asyncssh.SSHClientConnection, listening: Listening) -> Any:
+            lent = cast(ProvenConnection, connection)
+            lent.lend(listening.accept)  # type: ignore[arg-type]
+            return Lent(lent)
+
+        try:
+            forwards = self._forwards
+            wish = forwards.wish(Action.SSH_AGENT, "the agent")
+            self._agent = await forwards.listen(wish, "agent", at_client, at_target)
+        except (BastionError, asyncssh.ChannelOpenError) as error:
+            return f"The agent is not forwarded here. {_sentence(error)}"
+        return None
+
     async def server_requested(self, listen_host: str, listen_port: int) -> Any:
         """``-R``, at the target's own loopback whatever interface was asked for, as sshd does it by default."""
         name = f"from {listen_host or '*'}:{listen_port}"
@@ -336,6 +359,19 @@ def _said(error: BastionError, client: str, before: str = "") -> KbdIntChallenge
     """
     log.info("login refused", error=str(error))
     return "", f"{before}bastion: {error.public.replace('…', '...')}\n", "", questions(client)
+
+
+class Lent:
+    """What ends the lending of an agent, as a listener is ended."""
+
+    def __init__(self, connection: ProvenConnection) -> None:
+        self._connection = connection
+
+    def get_port(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        self._connection.lend(None)
 
 
 class InnerConnection(asyncssh.SSHTCPSession[bytes]):

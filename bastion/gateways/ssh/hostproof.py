@@ -7,7 +7,7 @@ folder of whoever runs it. The private names that are used here are guarded by t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import asyncssh
@@ -26,6 +26,20 @@ NAMELESS = "Certificate names no host"
 
 class ProvenConnection(TargetConnection):
     """A connection to a target that remembers what the other side showed, so that a refusal can say it."""
+
+    agent: Callable[[], Awaitable[asyncssh.SSHUNIXSession[bytes]]] | None = None
+    """Takes connections to the client's agent; nobody else may open anything from there."""
+
+    def lend(self, agent: Callable[[], Awaitable[asyncssh.SSHUNIXSession[bytes]]] | None) -> None:
+        """From now on sessions ask for a way to the agent, or nothing comes through any more."""
+        self.agent = agent
+        self._agent_forward_path = "the client's" if agent is not None else None
+
+    def _process_auth_agent_at_openssh_dot_com_open(self, packet: SSHPacket) -> Any:
+        packet.check_end()
+        if self.agent is None:
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED, "No agent is forwarded.")
+        return self.create_unix_channel(), self.agent()
 
     shown: bytes | None = None
     """The host key or host certificate (RFC 4253, section 6.6; PROTOCOL.certkeys), whether it was right or not."""

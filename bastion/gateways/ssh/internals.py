@@ -48,6 +48,10 @@ class Judge(Protocol):
         """
         ...
 
+    async def agent_refused(self) -> str | None:
+        """Forward the client's agent, or say why not."""
+        ...
+
     def wants_proof(self, blob: bytes) -> bool:
         """Whether the client shall sign with a plain key; it does not log in by that."""
         ...
@@ -87,6 +91,9 @@ class DoorConnection(RestrainedConnection):
     def _next_service(self, service: bytes | None) -> None:
         if service is not None or self._auth_complete:
             self._service = service
+
+    async def agent_refused(self) -> str | None:
+        return await self._judge.agent_refused()
 
     @property
     def session_id(self) -> bytes:

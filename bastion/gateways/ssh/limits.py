@@ -8,7 +8,10 @@ test as those of `internals`.
 
 from __future__ import annotations
 
+from typing import cast
+
 import asyncssh
+from asyncssh.channel import SSHAgentChannel
 from asyncssh.constants import MSG_CHANNEL_OPEN
 from asyncssh.packet import SSHPacket, SSHPacketLogger
 
@@ -54,8 +57,9 @@ class SessionChannel(_RestrainedChannel, asyncssh.SSHServerChannel[bytes]):
     """Of the target; see `Target.env`."""
 
     async def _finish_agent_req_request(self) -> None:
-        """Refused, with a sentence: a client's own answer to a refusal is silence."""
-        self._report_response(self._refuse("The agent is not forwarded here."))
+        """Ask for it; a refusal is said, since a client's own answer to it is silence."""
+        reason = await cast(RestrainedConnection, self._conn).agent_refused()
+        self._report_response(self._refuse(reason) if reason is not None else True)
 
     def _process_x11_req_request(self, packet: SSHPacket) -> bool:
         packet.get_remaining_payload()
@@ -86,6 +90,10 @@ class TunnelChannel(_RestrainedChannel, asyncssh.SSHTCPChannel[bytes]):
 
 class SocketChannel(_RestrainedChannel, asyncssh.SSHUNIXChannel[bytes]):
     """A stream that is forwarded to or from a Unix socket."""
+
+
+class AgentChannel(_RestrainedChannel, SSHAgentChannel):
+    """A stream to the client's agent."""
 
 
 class RestrainedConnection(LeanServerConnection):
@@ -125,6 +133,13 @@ class RestrainedConnection(LeanServerConnection):
 
     def create_tunnel_channel(self) -> TunnelChannel:
         return TunnelChannel(self, self._loop, None, "strict", self._window, self._max_pktsize)
+
+    def create_agent_channel(self, window: int = 0, max_pktsize: int = 0) -> AgentChannel:
+        return AgentChannel(self, self._loop, None, "strict", self._window, self._max_pktsize)
+
+    async def agent_refused(self) -> str | None:
+        """Forward the client's agent, or say why not."""
+        return "The agent is not forwarded here."
 
     def create_socket_channel(self) -> SocketChannel:
         return SocketChannel(self, self._loop, None, "strict", self._window, self._max_pktsize)
