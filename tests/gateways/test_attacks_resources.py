@@ -18,7 +18,7 @@ from asyncssh.packet import Boolean, Byte, String, UInt32
 
 from bastion.core.session import End
 from bastion.gateways.ssh.limits import JOINED, MAX_DEFERRED
-from bastion.gateways.ssh.session import ClientSession
+from bastion.gateways.ssh.session import WINDOW, ClientSession
 from tests.gateways.forgery import Client, certificate_of
 from tests.gateways.wire import (
     CHANNEL_DATA,
@@ -350,10 +350,10 @@ async def a_target_that_never_answers(bastion: World) -> AsyncIterator[None]:
 def waiting_input(bastion: World) -> list[int]:
     """The sizes of the pieces that wait in every channel, and in its session for the target."""
     channels = [channel for connection in bastion.gateway._connections for channel in connection._channels.values()]
-    sessions = [cast(ClientSession, channel._session) for channel in channels]
-    return [len(data) for session in sessions for data in session._early] + [
-        len(data) for channel in channels for data, _ in channel._recv_buf
+    early = [
+        data for channel in channels if (session := channel._session) for data in cast(ClientSession, session)._early
     ]
+    return [len(data) for data in early + [data for channel in channels for data, _ in channel._recv_buf]]
 
 
 async def test_small_pieces_that_wait_for_the_target_are_joined(bastion: World) -> None:
@@ -388,6 +388,20 @@ async def test_a_window_of_input_waits_for_the_target_and_no_more(bastion: World
         assert "Window exceeded" in await wire.gone()
         assert memory() - before < FLAT
     await until(lambda: bastion.supervision.live == 0)
+
+
+async def test_a_target_that_takes_slowly_lets_no_more_than_a_window_wait(bastion: World) -> None:
+    """However often it takes a little: what it took may be sent again, and not what waits besides."""
+    await bastion.grant(ADA)
+    key = await bastion.certify(ADA)
+    slowly = "while [ $(dd bs=256k count=1 iflag=fullblock 2>/dev/null | wc -c) != 0 ]; do sleep 0.01; done"
+    sending = asyncio.create_task(bastion.ssh(key, f"{DIRECT}@bastion", slowly, stdin=bytes(40 * 2**20), timeout=60))
+    most = 0
+    while not sending.done():
+        await asyncio.sleep(0.005)
+        most = max(most, sum(waiting_input(bastion)))
+    assert (await sending).status == 0
+    assert 0 < most <= WINDOW
 
 
 async def test_a_client_that_left_before_the_target_answered_leaves_nothing(bastion: World) -> None:

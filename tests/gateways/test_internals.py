@@ -77,6 +77,7 @@ OVERRIDDEN: list[tuple[type, type, str, list[str]]] = [
     (SessionChannel, SSHChannel, "_flush_send_buf", []),
     (SessionChannel, SSHChannel, "_accept_data", ["data", "datatype"]),
     (SessionChannel, SSHChannel, "write", ["data", "datatype"]),
+    (SessionChannel, SSHChannel, "_deliver_data", ["data", "datatype"]),
     (SessionChannel, SSHChannel, "_process_data", ["_pkttype", "_pktid", "packet"]),
     (TunnelChannel, SSHChannel, "_flush_send_buf", []),
     (TunnelChannel, SSHChannel, "_accept_data", ["data", "datatype"]),
@@ -116,7 +117,8 @@ async def test_the_attributes_that_are_read_and_set_exist(bastion: World) -> Non
                  "_enc_algs", "_kex", "_kexinit_sent", "_client_kexinit", "_client_version", "_logger"):  # fmt: skip
         assert name in vars(connection), name
     for name in ("_conn", "_recv_buf", "_env", "_send_buf", "_send_buf_len", "_send_window", "_send_pktsize",
-                 "_send_chan", "_send_state", "_recv_state", "_recv_window"):  # fmt: skip
+                 "_send_chan", "_send_state", "_recv_state", "_recv_window", "_init_recv_window",
+                 "_session"):  # fmt: skip
         assert name in vars(channel), name
     assert isinstance(channel, SessionChannel)
 

@@ -180,6 +180,19 @@ class LeanChannel(SSHChannel[bytes]):
 
     _packet_handlers = {**SSHChannel._packet_handlers, MSG_CHANNEL_DATA: _process_data}
 
+    def _deliver_data(self, data: bytes, datatype: int | None) -> None:
+        """Let the peer send as much as the session has taken, and no more.
+
+        asyncssh opens the whole window again, whatever still waits here: a peer that is faster than the session would
+        fill the memory, a window at each pause.
+        """
+        taken = self._init_recv_window - self._recv_window - sum(len(waiting) for waiting, _ in self._recv_buf)
+        if taken >= self._init_recv_window // 2:
+            self.send_packet(MSG_CHANNEL_WINDOW_ADJUST, UInt32(taken))
+            self._recv_window += taken
+        if self._session is not None:
+            self._session.data_received(data, datatype)
+
     def adjust(self, size: int) -> bool:
         """The peer takes ``size`` bytes more. Whether it may say so now."""
         if self._recv_state not in ("open", "eof_pending", "eof"):
