@@ -482,7 +482,8 @@ class Signer(Protocol):
 
 class Recorder(Protocol):
     """One session's recording while it is written. Every call returns after the bytes are the operating system's:
-    from then on a killed bastion loses nothing of them (law 6). ``at`` is seconds since the session began.
+    from then on a killed bastion loses nothing of them (law 6). ``at`` is seconds since the session began. What is not
+    kept in full (see `Recordings.start`) has its size and digest before the call returns, and a marker that says so.
 
     Raises:
         Unavailable: it could not be written; the caller delivers nothing and ends the session.
@@ -514,8 +515,14 @@ class Recorder(Protocol):
 class Recordings(Protocol):
     """Where recordings live: in their region's storage under their region's key (law 8)."""
 
-    def start(self, session: Session, *, columns: int, rows: int, term: str, at: datetime) -> Recorder:
-        """Raises `Unavailable`: nothing was opened."""
+    def start(
+        self, session: Session, *, columns: int, rows: int, term: str, at: datetime, full_until: int | None = None
+    ) -> Recorder:
+        """``full_until``: bytes of each stream that are kept in full; of more, size and digest. None keeps everything.
+
+        Raises:
+            Unavailable: nothing was opened.
+        """
         ...
 
     def seal_interrupted(self, session: Session) -> None:

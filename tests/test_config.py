@@ -465,6 +465,12 @@ MISTAKES = {
         "algorithms: old",
         "targets[1].algorithms: must be legacy, or a list of names such as [diffie-hellman-group14-sha256]",
     ),
+    "size without a unit": (
+        "{full_until: 16MiB} ",
+        "{full_until: 16} ",
+        "full_until: 16",
+        "recordings.full_until: must be a size, such as 500KiB, 16MiB or 1GiB, or the word everything",
+    ),
     "target in another's clothes": (
         "host: 10.20.1.5",
         "host: 10.20.1.500",
@@ -771,9 +777,30 @@ def test_what_is_no_duration_is_refused(written: object) -> None:
         values.duration(written, timedelta(0), timedelta(days=10_000))
 
 
+@pytest.mark.parametrize(("written", "read"), [("0KiB", 0), ("500KiB", 512_000), ("16MiB", 2**24), ("3TiB", 3 * 2**40)])
+def test_sizes_are_read_as_they_are_spelled(written: str, read: int) -> None:
+    size = values.size(written)
+    assert size == read
+    assert values.size(str(size)) == size
+
+
+@pytest.mark.parametrize("written", ["", "16", "16MB", "16 MiB", "-1MiB", "1.5MiB", "1234567MiB", "16mib", 17, None])
+def test_what_is_no_size_is_refused(written: object) -> None:
+    with pytest.raises(ValueError, match="must be a size"):
+        values.size(written)
+
+
+def test_how_much_is_kept_in_full_is_the_targets_own_or_that_of_all(site: Site) -> None:
+    site.edit("    # full_until: everything ", "    full_until: everything ")
+    site.edit("{full_until: 16MiB} ", "{full_until: 2MiB} ")
+    targets = load(site.config).catalogue().targets
+    assert targets["web-1.staging.eu"].full_until == 2 * 2**20
+    assert targets["web-1.production.eu"].full_until is None
+
+
 def test_settings_are_what_the_module_says_they_are() -> None:
     assert set(Settings.model_fields) == {
         "node", "public_url", "listen", "tls", "proxy_protocol", "data", "store", "coordination", "issuers", "geo",
         "regions", "environments", "targets", "policy", "policy_tests", "certificates", "chat", "workloads", "signals",
-        "qr_codes", "notices",
+        "qr_codes", "notices", "recordings",
     }  # fmt: skip

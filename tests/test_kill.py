@@ -1,20 +1,29 @@
-"""`kill -9` of a real bastion in the middle of a session: nothing the client received is missing from the recording."""
+"""`kill -9` of a real bastion in the middle of two sessions: nothing that the clients received is unaccounted for.
+
+One says lines, which are all in the recording; the other floods, and there is the digest of as much as was let through.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import shlex
 import signal
 from pathlib import Path
 
-from bastion.demo.stage import LOGIN, STAGING_WEB, serving, staged
+from bastion.core.recording import Code, Entry, Lines, Passed
+from bastion.demo.stage import LOGIN, STAGING_WEB, Stage, serving, staged
 
 LINES = 2_000
 
+FULL_UNTIL = "1MiB"
+FLOOD = 4 * 2**20
+"""Bytes."""
+
 
 async def test_every_byte_the_client_received_is_in_the_recording_and_it_still_replays(tmp_path: Path) -> None:
-    async with staged(tmp_path / "stage") as stage:
+    async with staged(tmp_path / "stage", more=f"recordings: {{full_until: {FULL_UNTIL}}}\n") as stage:
         for who in ("contractor", "admin", "auditor"):
             assert (await stage.run(who, "bastion", "login", stage.url)).status == 0
         granted = await stage.run(
@@ -23,31 +32,70 @@ async def test_every_byte_the_client_received_is_in_the_recording_and_it_still_r
         )  # fmt: skip
         assert granted.status == 0, granted.said
         assert (await stage.run("contractor", "bastion", "cert", STAGING_WEB)).status == 0
-        config = str(stage.ssh_config("contractor"))
-        count = "i=0; while true; do i=$((i+1)); echo line $i; done"
-        ssh = shlex.join(["ssh", "-F", config, f"{LOGIN}@{STAGING_WEB}", count])
-        client = await stage.start("contractor", "sh", "-c", f"exec {ssh} 2>{tmp_path}/err")
-        assert client.stdout is not None
+        flood = await start(stage, "yes")
+        flooded = b""
+        while len(flooded) < FLOOD:
+            flooded += await asyncio.wait_for(flood.read(2**20), 20)
+        lines = await start(stage, f"i=0; while [ $i -lt {2 * LINES} ]; do i=$((i+1)); echo line $i; done; sleep 60")
         received = b""
         while received.count(b"\n") < LINES:
-            received += await asyncio.wait_for(client.stdout.read(65536), 20)
+            received += await asyncio.wait_for(lines.read(65536), 20)
         stage.process.send_signal(signal.SIGKILL)
-        received += await asyncio.wait_for(client.stdout.read(), 20)
-        await client.wait()
+        received += await asyncio.wait_for(lines.read(), 20)
+        flooded += await asyncio.wait_for(flood.read(), 20)
         await stage.process.wait()
 
         async with serving(stage.config):
             assert (await stage.run("auditor", "bastion", "login")).status == 0
             listed = await stage.run("auditor", "bastion", "sessions", "--json")
-            (session,) = [json.loads(line) for line in listed.said.splitlines()]
-            assert session["state"] == "interrupted"
-            replayed = await stage.run("auditor", "bastion", "replay", session["id"], "--plain", "--speed", "1000")
-            assert replayed.status == 0, replayed.said
-            assert f"line {LINES}\n" in replayed.said
-            assert "interrupted" in replayed.said.splitlines()[-1]
-            raw = await stage.run("auditor", "bastion", "replay", session["id"], "--raw")
-            assert raw.status == 0, raw.said
-            events = [json.loads(line) for line in raw.said.splitlines()[1:] if line.startswith("[")]
-            recorded = b"".join(text.encode("utf-8", "surrogateescape") for _, code, text in events if code == "o")
-            assert recorded.startswith(received)
+            sessions = [json.loads(line) for line in listed.said.splitlines()]
+            assert [session["state"] for session in sessions] == ["interrupted"] * 2
+            ids = {session["command"] == "yes": session["id"] for session in sessions}
+            await every_line_is_there(stage, ids[False], received)
+            await the_flood_is_accounted_for(stage, ids[True], flooded)
             assert "session:interrupted" in (await stage.run("auditor", "bastion", "audit")).said
+
+
+async def start(stage: Stage, command: str) -> asyncio.StreamReader:
+    """What the contractor's ssh gives of ``command`` on the target, without a terminal."""
+    config = str(stage.ssh_config("contractor"))
+    ssh = shlex.join(["ssh", "-F", config, f"{LOGIN}@{STAGING_WEB}", command])
+    client = await stage.start("contractor", "sh", "-c", f"exec {ssh} 2>/dev/null")
+    assert client.stdout is not None
+    return client.stdout
+
+
+async def every_line_is_there(stage: Stage, session: str, received: bytes) -> None:
+    replayed = await stage.run("auditor", "bastion", "replay", session, "--plain", "--speed", "1000")
+    assert replayed.status == 0, replayed.said
+    assert f"line {LINES}\n" in replayed.said
+    assert "interrupted" in replayed.said.splitlines()[-1]
+    assert output_of(await raw(stage, session)).startswith(received)
+
+
+async def the_flood_is_accounted_for(stage: Stage, session: str, received: bytes) -> None:
+    """The beginning in full, and the digest of a prefix of the flood that is at least what the client got."""
+    entries = await raw(stage, session)
+    kept = output_of(entries)
+    assert 0 < len(kept) <= FLOOD / 2
+    assert received.startswith(kept)
+    assert received.count(b"y\n") * 2 == len(received) - len(received) % 2
+    last = Passed.parse([entry.data for entry in entries if entry.code is Code.DIGEST][-1])
+    assert last.size >= len(received)
+    flood = b"y\n" * (last.size // 2 + 1)
+    assert last.sha256 == hashlib.sha256(flood[: last.size]).hexdigest()
+    *_, so_far, interrupted = [entry.data.decode() for entry in entries if entry.code is Code.MARKER]
+    assert so_far == f"{last} up to here"
+    assert interrupted.startswith("interrupted: ")
+
+
+async def raw(stage: Stage, session: str) -> list[Entry]:
+    printed = await stage.run("auditor", "bastion", "replay", session, "--raw")
+    assert printed.status == 0, printed.said
+    lines = Lines()
+    read = [lines.read(line.encode()) for line in printed.said.splitlines()[1:] if line.startswith("[")]
+    return [entry for entry in read if entry is not None]
+
+
+def output_of(entries: list[Entry]) -> bytes:
+    return b"".join(entry.data for entry in entries if entry.code is Code.OUTPUT)

@@ -280,18 +280,19 @@ class Admission:
         try:
             files = self._file_rights(access, allow.grant, now)
             await self._write(session, access, allow, now)
-            return Admitted(session, target, allow.grant, await self._record(session, wish, now), access, files)
+            return Admitted(session, target, allow.grant, await self._record(session, target, wish, now), access, files)
         except BaseException:
             await self._coordination.leave(session.identity, session.id)
             raise
 
-    async def _record(self, session: Session, wish: Wish, now: datetime) -> Recorder:
+    async def _record(self, session: Session, target: Target, wish: Wish, now: datetime) -> Recorder:
         """Begin the recording; a session that cannot be recorded is ended in the log before it was opened."""
         terminal = wish.terminal
         try:
             return self._recordings.start(
-                session, columns=terminal.columns, rows=terminal.rows, term=terminal.term, at=now
-            )
+                session, columns=terminal.columns, rows=terminal.rows, term=terminal.term, at=now,
+                full_until=None if terminal.term else target.full_until,
+            )  # fmt: skip
         except BaseException:
             async with self._store.transaction() as transaction:
                 await transaction.end_session(session.id, End.RECORDER, now)

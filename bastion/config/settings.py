@@ -36,6 +36,7 @@ from bastion.core.geofence import Fence, Network
 from bastion.core.identity import ClaimMapping
 from bastion.core.opening import Opening
 from bastion.core.target import (
+    FULL_UNTIL,
     PASSED_ENVIRONMENT,
     Catalogue,
     Environment,
@@ -115,6 +116,7 @@ Age = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_AGE, M
 Check = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_CHECK, MAX_CHECK))]
 UnusedAfter = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_UNUSED, MAX_UNUSED))]
 LoginWithin = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_LOGIN_WITHIN, MAX_LOGIN_WITHIN))]
+KeptInFull = Annotated[values.Size | None, *_setting(values.size, pattern="^([0-9]{1,6}[KMGT]iB|everything)$")]
 Acr = Annotated[str, *_setting(values.word, minLength=1)]
 Pattern = Annotated[str, *_setting(values.subject_pattern, minLength=1)]
 Algorithms = Annotated[
@@ -273,6 +275,8 @@ class TargetEntry(Section):
 
     via: Via | None = None
     """``login@target``: another target of the scope, through which the bastion reaches this one."""
+    full_until: KeptInFull = None
+    """Left out, what ``recordings`` says."""
 
     @property
     def scope(self) -> Scope:
@@ -290,7 +294,7 @@ class TargetEntry(Section):
         name = self.via.target
         return name if "." in name else f"{name}.{self.environment}.{self.region}"
 
-    def target(self, hop: Target | None) -> Target:
+    def target(self, hop: Target | None, full_until: int | None) -> Target:
         return Target(
             name=self.name,
             scope=self.scope,
@@ -303,7 +307,13 @@ class TargetEntry(Section):
             via=Hop(self.via.login, hop) if self.via and hop else None,
             forward=self.forward,
             env=self.env,
+            full_until=self.full_until if "full_until" in self.model_fields_set else full_until,
         )
+
+
+class RecordingsEntry(Section):
+    full_until: KeptInFull = values.Size(FULL_UNTIL)
+    """How much of each stream without a terminal is kept in full; of more, its size and SHA-256. Or ``everything``."""
 
 
 class CertificatesEntry(Section):
@@ -441,6 +451,7 @@ class Settings(Section):
     policy: FilePath
     policy_tests: FilePath | None = None
     certificates: CertificatesEntry = CertificatesEntry()
+    recordings: RecordingsEntry = RecordingsEntry()
     chat: ChatEntry = ChatEntry()
     notices: NoticesEntry = NoticesEntry()
 
@@ -470,7 +481,8 @@ class Settings(Section):
         entries = {entry.full_name: entry for entry in self.targets}
 
         def made(entry: TargetEntry) -> Target:
-            return entry.target(made(entries[entry.hop]) if entry.hop else None)
+            hop = made(entries[entry.hop]) if entry.hop else None
+            return entry.target(hop, self.recordings.full_until)
 
         return map(made, self.targets)
 
@@ -499,6 +511,8 @@ class _SchemaWriter(GenerateJsonSchema):
                 return values.spell(dft)
             case Plain(value):
                 return value
+            case values.Size():
+                return str(dft)
             case frozenset():
                 return sorted(dft)
             case _:

@@ -218,6 +218,28 @@ def duration(raw: Any, least: timedelta, most: timedelta) -> timedelta:
     return length
 
 
+_SIZE = re.compile(r"(\d{1,6})(KiB|MiB|GiB|TiB)")
+_UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+class Size(int):
+    """Bytes."""
+
+    def __str__(self) -> str:
+        unit = max((unit for unit in _UNITS if not self % _UNITS[unit]), key=_UNITS.__getitem__)
+        return f"{self // _UNITS[unit]}{unit}"
+
+
+def size(raw: Any) -> Size | None:
+    """``16MiB``, ``500KiB``, ``1GiB``; None for ``everything``."""
+    if raw == "everything":
+        return None
+    match = _SIZE.fullmatch(raw) if isinstance(raw, str) else None
+    if match is None:
+        raise ValueError("must be a size, such as 500KiB, 16MiB or 1GiB, or the word everything")
+    return Size(int(match[1]) * _UNITS[match[2]])
+
+
 def spell(length: timedelta) -> str:
     """A span in the largest unit it is a whole number of, as `duration` reads it."""
     for unit, letter in ((timedelta(days=1), "d"), (timedelta(hours=1), "h"), (timedelta(minutes=1), "m")):

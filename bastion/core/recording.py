@@ -9,9 +9,10 @@ whole characters read an `Export`, which cuts the same text again.
 from __future__ import annotations
 
 import codecs
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal
@@ -23,7 +24,7 @@ _MICRO = 1_000_000
 
 
 class Code(StrEnum):
-    """What an entry is. All but `ERROR` are asciicast's own; it is exported as `OUTPUT`."""
+    """What an entry is. All but `ERROR`, exported as `OUTPUT`, and `DIGEST`, not exported, are asciicast's own."""
 
     OUTPUT = "o"
     ERROR = "e"
@@ -32,6 +33,8 @@ class Code(StrEnum):
     RESIZE = "r"
     MARKER = "m"
     EXIT = "x"
+    DIGEST = "d"
+    """How far a stream has come whose bytes are not kept, see `Passed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,76 @@ def to_bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+# Bulk -----------------------------------------------------------------------------------------------------------------
+
+_PASSED = re.compile(rb"[a-z] (0|[1-9][0-9]{0,18}) [0-9a-f]{64}")
+_STREAMS = {Code.OUTPUT: "output", Code.ERROR: "error output", Code.INPUT: "input"}
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """How much of a stream has passed, from its first byte on, in place of the bytes themselves."""
+
+    stream: Code
+    size: int
+    sha256: str
+    """Of all of it, hexadecimal: what `sha256sum` says of the file, when a file is what was sent."""
+
+    def to_bytes(self) -> bytes:
+        """``o 1048576 30e14955…``, the data of a `Code.DIGEST`."""
+        return f"{self.stream} {self.size} {self.sha256}".encode("ascii")
+
+    @classmethod
+    def parse(cls, data: bytes) -> Passed:
+        """Read back what `to_bytes` wrote. Raises ValueError."""
+        stream, size, sha256 = data.decode("ascii").split(" ")
+        passed = cls(Code(stream), int(size), sha256)
+        if passed.stream not in _STREAMS or not _PASSED.fullmatch(data):
+            raise ValueError("this does not say how much has passed")
+        return passed
+
+    def __str__(self) -> str:
+        return f"{_STREAMS[self.stream]}: {self.size} bytes, sha256 {self.sha256}"
+
+
+class Stream:
+    """One direction of a session without a terminal: kept in full at first, and from some size on as its digest.
+
+    `take` and `close` give what is to be recorded, in order: an entry for every piece before it is delivered, so that
+    whatever stops the bastion, the last digest is that of exactly what was recorded.
+    """
+
+    __slots__ = ("_full_until", "_is_full", "_sha256", "_size", "_stream")
+
+    def __init__(self, stream: Code, full_until: int) -> None:
+        self._stream = stream
+        self._full_until = full_until
+        self._is_full = True
+        self._size = 0
+        self._sha256 = hashlib.sha256()
+
+    def take(self, data: bytes) -> Iterator[tuple[Code, bytes]]:
+        """``data`` is about to be delivered."""
+        before, self._size = self._size, self._size + len(data)
+        self._sha256.update(data)
+        if self._is_full and self._size <= self._full_until:
+            yield self._stream, data
+            return
+        if self._is_full:
+            self._is_full = False
+            kept = f"from byte {before} on only its size and SHA-256 are kept"
+            yield Code.MARKER, f"{_STREAMS[self._stream]}: {kept}".encode()
+        yield Code.DIGEST, self._passed().to_bytes()
+
+    def close(self) -> Iterator[tuple[Code, bytes]]:
+        """Nothing more comes."""
+        if not self._is_full:
+            yield Code.MARKER, str(self._passed()).encode()
+
+    def _passed(self) -> Passed:
+        return Passed(self._stream, self._size, self._sha256.hexdigest())
+
+
 # Typed input ----------------------------------------------------------------------------------------------------------
 
 _PRINTABLE = bytes(0x2A if 0x20 <= b != 0x7F else b for b in range(256))
@@ -192,8 +265,8 @@ class Export:
         self._last_at = entry.at
         if (decoder := self._decoders.get(entry.code)) is not None:
             return self._text(entry.at, entry.code, decoder.decode(entry.data))
-        if entry.code is Code.EXIT and self._version == 2:
-            return b""  # version 2 has no such event
+        if entry.code is Code.DIGEST or (entry.code is Code.EXIT and self._version == 2):
+            return b""  # there is no such event
         return self._event(entry.at, entry.code, entry.data.decode("utf-8", "replace"))
 
     def end(self) -> bytes:

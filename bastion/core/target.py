@@ -15,6 +15,9 @@ _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 LABEL = re.compile(_LABEL)
 """One DNS label (RFC 1123, section 2.1), lower case: names of environments, regions and targets."""
 
+FULL_UNTIL = 16 * 2**20
+"""Bytes of each stream without a terminal that are kept in full, unless configured: more than anybody reads."""
+
 LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 """A login name of a target (useradd(8), Debian's NAME_REGEX)."""
 
@@ -92,6 +95,8 @@ class Target:
     """What forwards through it may reach besides its own loopback."""
     env: tuple[str, ...] = PASSED_ENVIRONMENT
     """Variables that a client may set, some by their beginning and ``*``."""
+    full_until: int | None = FULL_UNTIL
+    """Bytes of each stream without a terminal that are kept in full; of more, size and digest. None keeps all."""
 
     @property
     def full_name(self) -> str:

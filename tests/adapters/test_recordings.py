@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
+import json
 import os
 import resource
 import signal
@@ -24,7 +26,7 @@ from bastion.adapters.recordings.container import ABOUT, PLAIN, PREFIX, Chain, F
 from bastion.adapters.recordings.keys import open_keys
 from bastion.adapters.recordings.writing import FileRecorder
 from bastion.core.errors import BastionError, ConfigError, NotFound, Unavailable
-from bastion.core.recording import Code, Entry, Header
+from bastion.core.recording import Code, Entry, Header, Passed
 from bastion.core.session import End, Session
 from bastion.core.target import Scope
 from tests.core.values import NOW
@@ -131,6 +133,76 @@ async def test_input_of_a_session_without_a_pty_is_kept_in_full(recordings: File
     recorder.finish(1, End.CLIENT, 0)
     entries = await read(recordings.transcript(ended(of)))
     assert entries[0] == Entry(100_000, Code.INPUT, b"rm -rf /srv\n")
+
+
+LIMIT = 1000
+
+
+def start_bulk(recordings: FileRecordings, of: Session) -> FileRecorder:
+    return recordings.start(of, columns=80, rows=24, term="", at=of.started_at, full_until=LIMIT)
+
+
+async def test_of_bulk_the_beginning_is_kept_and_then_its_size_and_digest(
+    recordings: FileRecordings, tmp_path: Path
+) -> None:
+    of, content = session(command="tar c /srv"), os.urandom(300_000)
+    recorder = start_bulk(recordings, of)
+    for at in range(0, len(content), 900):
+        recorder.output(1, content[at : at + 900])
+    recorder.input(2, b"yes\n", typed=False)
+    recorder.finish(3, End.CLIENT, 0)
+    assert file_of(tmp_path, of).stat().st_size < len(content) / 2
+    entries = await read(recordings.transcript(ended(of, End.CLIENT)))
+    assert output(entries) == content[:900]
+    digests = [Passed.parse(entry.data) for entry in entries if entry.code is Code.DIGEST]
+    assert [each.size for each in digests] == [*range(1800, 300_000, 900), 300_000][: len(digests)]
+    assert digests[-1] == Passed(Code.OUTPUT, 300_000, hashlib.sha256(content).hexdigest())
+    assert [(entry.code, entry.data) for entry in entries if entry.code in (Code.MARKER, Code.INPUT, Code.EXIT)] == [
+        (Code.MARKER, b"output: from byte 900 on only its size and SHA-256 are kept"),
+        (Code.INPUT, b"yes\n"),
+        (Code.MARKER, b"output: 300000 bytes, sha256 " + digests[-1].sha256.encode()),
+        (Code.EXIT, b"0"),
+    ]
+    *_, last = boundaries(file_of(tmp_path, of).read_bytes())[:-1]
+    manifest = file_of(tmp_path, of).read_bytes()[last + PREFIX.size :]
+    assert json.loads(manifest[:-64])["delivered"]["o"] == 300_000
+
+
+async def test_a_digest_that_cannot_be_one_is_an_altered_recording(recordings: FileRecordings) -> None:
+    """Only whoever has the keys can write one, and it is believed of nobody."""
+    recorder = start_bulk(recordings, session())
+    recorder._entry(Code.DIGEST, 0, b"o 5 " + b"a" * 64)
+    with pytest.raises(ValueError):
+        recorder._entry(Code.DIGEST, 0, b"o many")
+    recorder.abandon()
+    _, error = await readable(recordings, session())
+    assert "its content cannot be read" in str(error)
+
+
+@pytest.mark.parametrize("end", [End.INTERRUPTED, End.RECORDER])
+async def test_how_far_bulk_had_come_is_said_of_an_interrupted_recording(recordings: FileRecordings, end: End) -> None:
+    of = session(command="tar c /srv")
+    recorder = start_bulk(recordings, of)
+    for _ in range(5):
+        recorder.output(1, b"x" * 900)
+    recorder.abandon()
+    over = ended(of, end)
+    said = [entry.data for entry in await read(recordings.transcript(over)) if entry.code is Code.MARKER]
+    so_far = f"output: 4500 bytes, sha256 {hashlib.sha256(b'x' * 4500).hexdigest()} up to here".encode()
+    assert said[1] == so_far
+    assert said[2].startswith(b"interrupted:")
+    recordings.seal_interrupted(over)
+    said = [entry.data for entry in await read(recordings.transcript(over)) if entry.code is Code.MARKER]
+    assert said[1] == so_far
+
+
+async def test_bulk_whose_digest_cannot_be_written_is_not_delivered(recordings: FileRecordings, tmp_path: Path) -> None:
+    recorder = start_bulk(recordings, session())
+    recorder.output(0, b"x" * 2000)
+    with files_up_to(file_of(tmp_path, session()).stat().st_size), pytest.raises(Unavailable):
+        recorder.output(1, b"x" * 2000)
+    with pytest.raises(Unavailable):
+        recorder.output(2, b"x")
 
 
 async def test_what_is_recorded_can_be_read_while_the_session_lasts(recordings: FileRecordings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from itertools import pairwise
 from typing import Literal
@@ -10,7 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bastion.core.recording import Code, Entry, Export, Header, Lines, entry_line, mask_typed, to_bytes, to_text
+from bastion.core.recording import (
+    Code,
+    Entry,
+    Export,
+    Header,
+    Lines,
+    Passed,
+    Stream,
+    entry_line,
+    mask_typed,
+    to_bytes,
+    to_text,
+)
 
 PTY = Header(columns=80, rows=24, term="xterm", timestamp=1_772_442_000, title="deploy@web-1", about={"session": "s-1"})
 NO_PTY = Header(columns=80, rows=24, term="", timestamp=1_772_442_000, command="tar c .")
@@ -172,3 +185,60 @@ def test_no_letter_of_text_survives_the_mask_however_it_arrives(data: bytes, pla
     secret = bytes(byte for byte in data if byte != 0x1B)
     for piece in cut(secret, places):
         assert not any(0x20 <= byte != 0x7F and byte != ord("*") for byte in mask_typed(piece))
+
+
+# Bulk -----------------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.binary(min_size=1, max_size=40), max_size=12), st.integers(0, 200))
+def test_of_every_piece_it_is_recorded_before_it_is_delivered_what_or_how_much(
+    pieces: list[bytes], full_until: int
+) -> None:
+    """In full as far as that goes, and never again; of all the rest the size and digest of exactly what has passed."""
+    stream, kept, delivered = Stream(Code.OUTPUT, full_until), b"", b""
+    declared = 0
+    for piece in pieces:
+        delivered += piece
+        recorded = list(stream.take(piece))
+        declared += sum(code is Code.MARKER for code, _ in recorded)
+        code, data = recorded[-1]
+        if code is Code.OUTPUT:
+            kept += data
+            assert kept == delivered
+            assert len(kept) <= full_until
+        else:
+            passed = Passed.parse(data)
+            assert (code, passed.stream) == (Code.DIGEST, Code.OUTPUT)
+            assert (passed.size, passed.sha256) == (len(delivered), hashlib.sha256(delivered).hexdigest())
+    is_full = len(kept) == len(delivered)
+    assert declared == (0 if is_full else 1)
+    assert [data.decode() for _, data in stream.close()] == (
+        [] if is_full else [f"output: {len(delivered)} bytes, sha256 {hashlib.sha256(delivered).hexdigest()}"]
+    )
+
+
+def test_the_switch_says_what_and_from_where() -> None:
+    stream = Stream(Code.INPUT, 10)
+    assert list(stream.take(b"x" * 7)) == [(Code.INPUT, b"x" * 7)]
+    (marker, said), _ = stream.take(b"x" * 7)
+    assert (marker, said) == (Code.MARKER, b"input: from byte 7 on only its size and SHA-256 are kept")
+    assert len(list(stream.take(b"x"))) == 1  # it is too late for a piece that would have fitted
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"o", b"o 1", b"o 1 2", b"o  1 " + b"a" * 64, b"o 01 " + b"a" * 64, b"o -1 " + b"a" * 64,
+        b"m 1 " + b"a" * 64, b"o 1 " + b"A" * 64, b"o 1 " + b"a" * 63, b"\xff 1 " + b"a" * 64, b"o 1 " + b"a" * 65,
+    ],
+)  # fmt: skip
+def test_what_does_not_say_how_much_has_passed_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        Passed.parse(data)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_players_are_not_shown_every_digest(version: Literal[2, 3]) -> None:
+    passed = Passed(Code.OUTPUT, 5, "a" * 64)
+    shown = exported(version, NO_PTY, [Entry(0, Code.DIGEST, passed.to_bytes()), Entry(9, Code.MARKER, b"said")])
+    assert [event[1:] for event in shown] == [["m", "said"]]

@@ -51,8 +51,10 @@ class FileRecordings:
         self._packer: Final = Packer()
         self._syncer: Final = Syncer()
 
-    def start(self, session: Session, *, columns: int, rows: int, term: str, at: datetime) -> FileRecorder:
-        """Begin the recording of ``session``. ``term`` is empty where there is no pty.
+    def start(
+        self, session: Session, *, columns: int, rows: int, term: str, at: datetime, full_until: int | None = None
+    ) -> FileRecorder:
+        """Begin the recording of ``session``, see `bastion.ports.Recordings`. ``term`` is empty where there is no pty.
 
         Raises:
             Unavailable: it could not be begun, or there is one already; nothing was opened.
@@ -75,7 +77,7 @@ class FileRecordings:
             raw = header.to_bytes()
             return FileRecorder(
                 descriptor=descriptor, path=path, session=session, header=raw, about=about, chain=Chain(key, raw),
-                packer=self._packer, syncer=self._syncer, keys=self.keys, clock=self._clock,
+                full_until=full_until, packer=self._packer, syncer=self._syncer, keys=self.keys, clock=self._clock,
             )  # fmt: skip
         except BaseException:
             os.close(descriptor)
@@ -207,6 +209,9 @@ def _batch(reader: Reader) -> tuple[list[Entry], Unavailable | None]:
 
 def _closing(reader: Reader, session: Session, at: int) -> Iterator[Entry]:
     """What the reader of a recording must know and the recorder could not write."""
+    if (session.end if reader.manifest is None else reader.manifest.end) in _UNFINISHED_ENDS:
+        for passed in reader.tally.passed.values():
+            yield Entry(at, Code.MARKER, f"{passed} up to here".encode())
     if reader.manifest is not None and reader.manifest.end == End.INTERRUPTED:
         yield Entry(at, Code.MARKER, b"interrupted: the bastion stopped here; everything it had delivered is above")
     elif reader.manifest is None and session.end in _UNFINISHED_ENDS:

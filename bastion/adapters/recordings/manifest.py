@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from bastion.adapters.recordings.container import MANIFEST, Altered, prefix_of
 from bastion.adapters.recordings.keys import RecordingKeys
-from bastion.core.recording import Code, Entry
+from bastion.core.recording import Code, Passed
 from bastion.core.session import End, Session
 
 SIGNATURE = 64
@@ -39,7 +39,7 @@ class Manifest:
     sha256: str
     """Of those bytes, hexadecimal."""
     delivered: Mapping[str, int]
-    """Bytes by the entries' code, as delivered."""
+    """Bytes by the entries' code, as delivered; of a stream that is not kept in full, all of it."""
     started: str
     sealed: str
     duration: int
@@ -66,13 +66,15 @@ class Manifest:
 class Tally:
     """The sums over a recording as far as it goes: the writer keeps them, and the reader makes them again."""
 
-    __slots__ = ("_sha256", "delivered", "last_at", "records", "size")
+    __slots__ = ("_sha256", "delivered", "last_at", "passed", "records", "size")
 
     def __init__(self, header: bytes) -> None:
         self._sha256 = hashlib.sha256(header)
         self.size = len(header)
         self.records = 0
-        self.delivered = dict.fromkeys((code.value for code in Code), 0)
+        self.delivered = dict.fromkeys((code.value for code in Code if code is not Code.DIGEST), 0)
+        self.passed: dict[Code, Passed] = {}
+        """By stream, how far those have come whose bytes are not kept."""
         self.last_at = 0
 
     def count(self, record: bytes) -> None:
@@ -81,13 +83,15 @@ class Tally:
         self.size += len(record)
         self.records += 1
 
-    def deliver(self, code: Code, at: int, size: int) -> None:
+    def deliver(self, code: Code, at: int, data: bytes) -> None:
         """What that record's entry held."""
-        self.delivered[code] += size
         self.last_at = at
-
-    def deliver_entry(self, entry: Entry) -> None:
-        self.deliver(entry.code, entry.at, len(entry.data))
+        if code is Code.DIGEST:
+            passed = Passed.parse(data)
+            self.passed[passed.stream] = passed
+            self.delivered[passed.stream] = passed.size
+        else:
+            self.delivered[code] += len(data)
 
     def last_record(
         self, session: Session, keys: RecordingKeys, *, end: End, exit_status: int | None, sealed: datetime

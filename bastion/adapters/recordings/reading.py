@@ -142,7 +142,10 @@ class Reader:
             except zstandard.ZstdError as error:
                 raise Altered("its content cannot be unpacked") from error
         entry = read_entry(body[: ENTRY.size], data)
-        self.tally.deliver_entry(entry)
+        try:
+            self.tally.deliver(entry.code, entry.at, entry.data)
+        except ValueError as error:
+            raise Altered("its content cannot be read") from error
         return entry
 
     def _end(self, body: bytes) -> bytes:

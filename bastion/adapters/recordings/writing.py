@@ -15,7 +15,7 @@ from bastion.adapters.recordings.container import ABOUT, PACKED, PLAIN, Chain, e
 from bastion.adapters.recordings.keys import RecordingKeys, sync_directory
 from bastion.adapters.recordings.manifest import Tally
 from bastion.core.errors import Unavailable
-from bastion.core.recording import Code, mask_typed
+from bastion.core.recording import Code, Stream, mask_typed
 from bastion.core.session import End, Session
 from bastion.ports import Clock
 
@@ -94,13 +94,13 @@ class FileRecorder:
     """
 
     __slots__ = (
-        "_chain", "_clock", "_closing", "_descriptor", "_failure", "_keys", "_named", "_packer", "_path", "_session",
-        "_soiled", "_syncer", "_tally",
+        "_chain", "_clock", "_closing", "_descriptor", "_failure", "_full_until", "_keys", "_named", "_packer", "_path",
+        "_session", "_soiled", "_streams", "_syncer", "_tally",
     )  # fmt: skip
 
     def __init__(
         self, *, descriptor: int, path: Path, session: Session, header: bytes, about: bytes, chain: Chain,
-        packer: Packer, syncer: Syncer, keys: RecordingKeys, clock: Clock,
+        full_until: int | None, packer: Packer, syncer: Syncer, keys: RecordingKeys, clock: Clock,
     ) -> None:  # fmt: skip
         """``descriptor`` is an empty file, opened to append, and belongs to the recorder from now on.
 
@@ -111,6 +111,8 @@ class FileRecorder:
         self._path: Final = path
         self._session: Final = session
         self._chain: Final = chain
+        self._full_until: Final = full_until
+        self._streams: Final[dict[Code, Stream]] = {}
         self._packer: Final = packer
         self._syncer: Final = syncer
         self._keys: Final = keys
@@ -124,13 +126,13 @@ class FileRecorder:
         self._append(chain.seal(ABOUT, about))
 
     def output(self, at: float, data: bytes) -> None:
-        self._entry(Code.OUTPUT, at, data)
+        self._pass(Code.OUTPUT, at, data)
 
     def error_output(self, at: float, data: bytes) -> None:
-        self._entry(Code.ERROR, at, data)
+        self._pass(Code.ERROR, at, data)
 
     def input(self, at: float, data: bytes, *, typed: bool) -> None:
-        self._entry(Code.INPUT, at, mask_typed(data) if typed else data)
+        self._pass(Code.INPUT, at, mask_typed(data) if typed else data)
 
     def resize(self, at: float, columns: int, rows: int) -> None:
         self._entry(Code.RESIZE, at, b"%dx%d" % (columns, rows))
@@ -147,8 +149,11 @@ class FileRecorder:
         if self._descriptor < 0:
             return
         try:
-            if exit_status is not None and self._failure is None:
-                self._entry(Code.EXIT, at, b"%d" % exit_status)
+            if self._failure is None:
+                for code, data in (entry for stream in self._streams.values() for entry in stream.close()):
+                    self._entry(code, at, data)
+                if exit_status is not None:
+                    self._entry(Code.EXIT, at, b"%d" % exit_status)
             self._write(
                 self._tally.last_record(
                     self._session, self._keys, end=end, exit_status=exit_status, sealed=self._clock.now()
@@ -174,6 +179,15 @@ class FileRecorder:
             except OSError as error:
                 self._fail(error)
 
+    def _pass(self, code: Code, at: float, data: bytes) -> None:
+        if self._full_until is None:
+            self._entry(code, at, data)
+            return
+        if code not in self._streams:
+            self._streams[code] = Stream(code, self._full_until)
+        for each, content in self._streams[code].take(data):
+            self._entry(each, at, content)
+
     def _entry(self, code: Code, at: float, data: bytes) -> None:
         if self._failure is not None:
             raise Unavailable(self._failure)
@@ -184,7 +198,7 @@ class FileRecorder:
         moment = max(self._tally.last_at, round(at * 1_000_000))
         kind, packed = self._packer.pack(data)
         self._append(self._chain.seal(kind, entry_head(code, moment) + packed))
-        self._tally.deliver(code, moment, len(data))
+        self._tally.deliver(code, moment, data)
 
     def _append(self, record: bytes) -> None:
         self._write(record)
