@@ -156,5 +156,8 @@ async def ansible_pipelining(desk: Desk) -> list[Kept]:
 
 async def ansible_without_pipelining(desk: Desk) -> list[Kept]:
     """Modules are copied first, by SFTP; all hosts over the one connection that Ansible keeps open."""
-    await ansible(desk, {"ANSIBLE_PIPELINING": "False", "ANSIBLE_SSH_CONTROL_PATH_DIR": str(desk.folder / "cp")})
+    masters = desk.folder / "cp"
+    await ansible(desk, {"ANSIBLE_PIPELINING": "False", "ANSIBLE_SSH_CONTROL_PATH_DIR": str(masters)})
+    for master in masters.iterdir():
+        await desk.run(*desk.ssh, "-S", str(master), "-O", "exit", HOST)
     return [Kept(Action.SSH_EXEC, several=True), Kept(SFTP, several=True)]

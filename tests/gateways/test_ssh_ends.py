@@ -20,6 +20,8 @@ from bastion.core.audit import Kind
 from bastion.core.errors import Unavailable
 from bastion.core.session import End
 from bastion.ports import Revocation
+from tests.gateways.forgery import Client, certificate_of
+from tests.gateways.wire import connected
 from tests.world import WEB_PRODUCTION, WEB_STAGING, World, person, until
 
 ADA = person("ada")
@@ -119,6 +121,17 @@ async def test_a_live_session_is_cut_within_a_second_and_told_why(
 
 async def _ended(bastion: World, end: End) -> bool:
     return (await bastion.only_session()).end is end
+
+
+async def test_a_connection_without_a_session_reads_that_the_node_stops(bastion: World) -> None:
+    """As ControlMaster keeps one; nobody waits for it to leave."""
+    await bastion.grant(ADA)
+    client = Client()
+    certificate = await certificate_of(bastion, ADA, client, WEB_STAGING)
+    async with connected(bastion.port) as wire:
+        await wire.log_in(f"deploy@{WEB_STAGING}", certificate, client)
+        await bastion.gateway.stop()
+        assert await wire.gone() == End.SHUTDOWN.sentence
 
 
 async def test_a_client_that_never_reads_is_cut_too(bastion: World) -> None:

@@ -79,6 +79,8 @@ class SshGateway:
         self._max_starting = max_starting
         self._options = _options(host_key, login_timeout)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._partings: set[asyncio.Task[None]] = set()
+        """Of the connections, each of which stays as long as its client likes."""
         self._connections: dict[DoorConnection, Address] = {}
         self._server: asyncio.Server | None = None
 
@@ -106,7 +108,7 @@ class SshGateway:
         self._make_room()
         connection = door.open()
         self._connections[connection] = address
-        self._spawn(self._forget(connection))
+        self._own(self._forget(connection), self._partings)
         return connection
 
     def _make_room(self) -> None:
@@ -123,13 +125,16 @@ class SshGateway:
         self._connections.pop(connection, None)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Own a task. Its crash is its own: it is logged, and ends nothing else."""
+        self._own(work, self._tasks)
+
+    def _own(self, work: Coroutine[Any, Any, None], among: set[asyncio.Task[None]]) -> None:
+        """Hold a task. Its crash is its own: it is logged, and ends nothing else."""
         task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
+        among.add(task)
+        task.add_done_callback(among.discard)
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("session crashed", exc_info=error)
 
@@ -143,9 +148,11 @@ class SshGateway:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=5)
         for connection in list(self._connections):
+            connection.disconnect(asyncssh.DISC_BY_APPLICATION, End.SHUTDOWN.sentence)
+        if left := self._tasks | self._partings:
+            await asyncio.wait(left, timeout=1)
+        for connection in list(self._connections):
             connection.abort()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=1)
 
 
 def _neighbours(address: Address) -> int:
