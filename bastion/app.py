@@ -202,7 +202,8 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
             chats=chats,
         )
         try:
-            runner = await console.serve(routes, settings.listen.http.host, settings.listen.http.port, _tls(settings))
+            at = settings.listen.http
+            runner = await console.serve(routes, at.host, at.port, _tls(settings), balancers=settings.proxy_protocol)
             stack.push_async_callback(runner.cleanup)
             ssh_port = await gateway.start(settings.listen.ssh.host, settings.listen.ssh.port)
             stack.push_async_callback(gateway.stop)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -20,6 +20,7 @@ from bastion.console import grants, links, openapi
 from bastion.console import tokens as console_tokens
 from bastion.console.app import build, serve
 from bastion.console.caller import Callers
+from bastion.core.geofence import Network
 from bastion.core.identity import Identity
 from tests.office import NODE, Office, catalogue
 from tests.services.ports import free_port
@@ -55,7 +56,9 @@ class OfficeConsole:
 
 
 @asynccontextmanager
-async def open_console(office: Office, *more: web.RouteDef) -> AsyncIterator[OfficeConsole]:
+async def open_console(
+    office: Office, *more: web.RouteDef, balancers: Sequence[Network] = ()
+) -> AsyncIterator[OfficeConsole]:
     """The console of ``office``, with the routes of grants, links and ``more``, until the block is left."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -81,7 +84,7 @@ async def open_console(office: Office, *more: web.RouteDef) -> AsyncIterator[Off
         ],
         callers=Callers(tokens=tokens, api_tokens=api_tokens, doorstep=doorstep, public_url=url),
     )
-    runner = await serve(app, "127.0.0.1", port, None)
+    runner = await serve(app, "127.0.0.1", port, None, balancers=balancers)
     try:
         yield OfficeConsole(office, url, tokens)
     finally:

@@ -58,8 +58,8 @@ def install(folder: Path) -> Site:
     (folder / "etc" / "tls").mkdir(parents=True)
     for name in SECRETS:
         _write_private(folder / "etc" / name, f"the {name}\n".encode())
-    certificate, key = _certificate("bastion.example.com")
-    (folder / "etc" / "tls" / "fullchain.pem").write_bytes(certificate)
+    public, key = certificate("bastion.example.com")
+    (folder / "etc" / "tls" / "fullchain.pem").write_bytes(public)
     _write_private(folder / "etc" / "tls" / "key.pem", key)
     return Site(folder)
 
@@ -69,7 +69,8 @@ def _write_private(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def _certificate(host: str) -> tuple[bytes, bytes]:
+def certificate(host: str) -> tuple[bytes, bytes]:
+    """A certificate of its own making for ``host``, and its key; PEM."""
     key, now = Ed25519PrivateKey.generate(), datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     builder = x509.CertificateBuilder(issuer_name=name, subject_name=name, public_key=key.public_key())

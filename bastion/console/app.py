@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import aiohttp
 import structlog
@@ -15,6 +16,7 @@ from aiohttp.typedefs import Handler
 
 from bastion.console.body import MAX_BODY
 from bastion.console.caller import CALLERS, Callers
+from bastion.console.entrance import Entrance, Site
 from bastion.console.pages import content_security_policy, error_page
 from bastion.core.errors import (
     BastionError,
@@ -25,6 +27,7 @@ from bastion.core.errors import (
     Unauthenticated,
     Unavailable,
 )
+from bastion.core.geofence import Network
 from bastion.core.policy import Remedy, StepUpNeeded
 from bastion.core.target import printable
 
@@ -87,8 +90,17 @@ def build(*, routes: Iterable[web.RouteDef], callers: Callers) -> web.Applicatio
     return app
 
 
-async def serve(app: web.Application, host: str, port: int, ssl_context: ssl.SSLContext | None) -> web.AppRunner:
+async def serve(
+    app: web.Application,
+    host: str,
+    port: int,
+    ssl_context: ssl.SSLContext | None,
+    *,
+    balancers: Sequence[Network] = (),
+) -> web.AppRunner:
     """Listen. ``runner.addresses`` says where; ``await runner.cleanup()`` stops.
+
+    ``balancers`` say in a PROXY header for whom they speak; of anybody else such a header is a broken request.
 
     Raises:
         OSError: the address is taken or not ours.
@@ -97,8 +109,9 @@ async def serve(app: web.Application, host: str, port: int, ssl_context: ssl.SSL
         app, access_log_class=AccessLog, keepalive_timeout=IDLE_SECONDS, shutdown_timeout=2, handle_signals=False
     )
     await runner.setup()
+    entrance = Entrance(handlers=cast(Any, runner.server), tls=ssl_context, balancers=balancers)
     try:
-        await web.TCPSite(runner, host, port, ssl_context=ssl_context).start()
+        await Site(runner, entrance, host, port).start()
     except OSError:
         await runner.cleanup()
         raise
@@ -192,7 +205,9 @@ async def _health(request: web.Request) -> web.Response:
 
 def _route(request: web.BaseRequest) -> str:
     """Which route, never the path itself: paths and queries carry one-time codes."""
-    resource = request.match_info.route.resource if isinstance(request, web.Request) else None
+    # A request that could not be read was not routed, and aiohttp's property asserts that it was.
+    matched: web.UrlMappingMatchInfo | None = getattr(request, "_match_info", None)
+    resource = matched.route.resource if matched is not None else None
     return f"{request.method} {resource.canonical if resource is not None else '(none)'}"
 
 

@@ -92,6 +92,11 @@ def _port(port: int) -> int:
     return port
 
 
+def neighbours(address: Address) -> int:
+    """Who shares a limit: one IPv4 address, or what a provider gives one customer of IPv6 (RFC 6177)."""
+    return int(address) if address.version == 4 else int(address) >> 64
+
+
 class NamedTransport:
     """A transport under another peer's name: what is asked of it besides goes to the one it wraps."""
 

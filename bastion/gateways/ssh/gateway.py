@@ -18,7 +18,7 @@ from bastion.core.algorithms import CIPHERS, KEY_EXCHANGES, MACS
 from bastion.core.geofence import Address, Network
 from bastion.core.session import End
 from bastion.core.target import Catalogue
-from bastion.gateways.listener import Greeting
+from bastion.gateways.listener import Greeting, neighbours
 from bastion.gateways.ssh.algorithms import offered
 from bastion.gateways.ssh.door import Door
 from bastion.gateways.ssh.internals import DoorConnection, check_version
@@ -113,7 +113,7 @@ class SshGateway:
 
     def _make_room(self) -> None:
         """Of too many that have not logged in, end the oldest one of whoever has most of them."""
-        starting = {c: _neighbours(address) for c, address in self._connections.items() if not c.has_logged_in}
+        starting = {c: neighbours(address) for c, address in self._connections.items() if not c.has_logged_in}
         if len(starting) >= self._max_starting:
             most = Counter(starting.values()).most_common(1)[0][0]
             oldest = next(connection for connection, whose in starting.items() if whose == most)
@@ -153,11 +153,6 @@ class SshGateway:
             await asyncio.wait(left, timeout=1)
         for connection in list(self._connections):
             connection.abort()
-
-
-def _neighbours(address: Address) -> int:
-    """Who shares a limit: one IPv4 address, or what a provider gives one customer of IPv6 (RFC 6177)."""
-    return int(address) if address.version == 4 else int(address) >> 64
 
 
 def _options(host_key: asyncssh.SSHKey, login_timeout: float) -> asyncssh.SSHServerConnectionOptions:
