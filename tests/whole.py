@@ -28,10 +28,13 @@ from bastion.core.identity import IdentityId
 from bastion.core.policy import SSH_ACTIONS, Demands
 from bastion.core.target import Scope
 from bastion.demo.sshd import running_sshd
-from tests.services.oidc_provider import AUDIENCE, SECRET, RealBrowser, RealProvider, client, running_provider
+from tests.services.oidc_provider import AUDIENCE, CI, SECRET, RealBrowser, RealProvider, client, running_provider
 from tests.services.ports import free_port
 from tests.services.transmitter import BEARER, TestTransmitter
 from tests.world import SkewedClock
+
+OTHER_CI = {**CI, "client_id": "another-ci"}
+"""A workload that no rule lets in."""
 
 STAGING, TARGET = Scope("staging", "eu"), "web-1.staging.eu"
 
@@ -40,6 +43,7 @@ node: test-1
 public_url: http://127.0.0.1:{http}
 listen: {{ssh: "127.0.0.1:{ssh}", http: "127.0.0.1:{http}"}}
 data: data
+coordination: {{url: "{coordination}"}}
 issuers:
   - issuer: {issuer}
     client_id: bastion
@@ -175,15 +179,15 @@ class Whole:
 
 
 @asynccontextmanager
-async def whole(folder: Path, *, policy: str = POLICY) -> AsyncIterator[Whole]:
+async def whole(folder: Path, *, policy: str = POLICY, coordination: str = "memory") -> AsyncIterator[Whole]:
     """Start everything on free loopback ports; everything is ended with the block."""
     clock, port = SkewedClock(), free_port()
     url = f"http://127.0.0.1:{port}"
     async with AsyncExitStack() as stack:
-        provider = await stack.enter_async_context(running_provider([client("bastion", url)]))
+        provider = await stack.enter_async_context(running_provider([client("bastion", url), OTHER_CI]))
         transmitter = await stack.enter_async_context(TestTransmitter.running(AUDIENCE, clock))
         (folder / "policy.cedar").write_text(policy)
-        config = _write_config(folder, port, provider, transmitter, stack)
+        config = _write_config(folder, port, coordination, provider, transmitter, stack)
         node = await stack.enter_async_context(running(load(config), clock=clock))
         watching = asyncio.create_task(watch(node))
         store = await open_store(f"sqlite:///{folder}/data/bastion.db")
@@ -199,7 +203,12 @@ async def whole(folder: Path, *, policy: str = POLICY) -> AsyncIterator[Whole]:
 
 
 def _write_config(
-    folder: Path, port: int, provider: RealProvider, transmitter: TestTransmitter, stack: AsyncExitStack
+    folder: Path,
+    port: int,
+    coordination: str,
+    provider: RealProvider,
+    transmitter: TestTransmitter,
+    stack: AsyncExitStack,
 ) -> Path:
     signer = open_signer(folder / "data" / "keys" / "ca", [STAGING])
     authority = f"ssh-ed25519 {base64.b64encode(signer.target_authority(STAGING)).decode()}"
@@ -213,6 +222,7 @@ def _write_config(
     config.write_text(
         CONFIG.format(
             http=port,
+            coordination=coordination,
             ssh=free_port(),
             issuer=provider.issuer,
             audience=AUDIENCE,

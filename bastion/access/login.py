@@ -247,9 +247,10 @@ class Login:
         value = None
         if answer.state is not None and CHALLENGE.fullmatch(answer.state):
             value = await self._coordination.take(_key(answer.state))
-        if value is None:
+        begun = None if value is None else _Begun.from_bytes(value)
+        # The coordination forgets by a clock of its own; how old a login may be is judged by ours.
+        if begun is None or self._clock.now().timestamp() - begun.begun_at > STATE_LIFETIME.total_seconds():
             raise Refused("This login was used already, or began more than ten minutes ago. Start it again.")
-        begun = _Begun.from_bytes(value)
         if binding is None or not hmac.compare_digest(begun.binding, digest(binding)):
             raise Refused("This login was begun in another browser. Start it again in this one.")
         if begun.address != str(place.address):

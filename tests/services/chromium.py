@@ -79,9 +79,10 @@ async def proxy_from(address: str) -> AsyncIterator[str]:
             _, methods = await reader.readexactly(2)
             await reader.readexactly(methods)
             writer.write(b"\x05\x00")
-            request = await reader.readexactly(10)
-            assert request[:4] == b"\x05\x01\x00\x01", request
-            host, port = ".".join(map(str, request[4:8])), int.from_bytes(request[8:], "big")
+            request = await reader.readexactly(5)
+            assert request[:4] == b"\x05\x01\x00\x03", request  # a name, which is what Chromium asks for always
+            host = (await reader.readexactly(request[4])).decode()
+            port = int.from_bytes(await reader.readexactly(2), "big")
             theirs, ours = await asyncio.open_connection(host, port, local_addr=(address, 0))
             writer.write(b"\x05\x00\x00\x01" + bytes(6))
             await relay(reader, writer, theirs, ours)
