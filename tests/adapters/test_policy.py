@@ -821,3 +821,34 @@ def test_what_is_kept_of_a_question_answers_no_other_question() -> None:
         root = replace(grant, id="g-2", logins=LOGINS)
         assert policies.may_connect(wish(login="root"), root, NOW) == Permitted(("g-2:web-1.staging.eu/root",))
         assert isinstance(policies.may_connect(access, grant, grant.ends_at), NotPermitted)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["context.hour >= 10", 'context["hour"] >= 10', r'context["h\u{6f}ur"] >= 10', r'context["h\x6fur"] >= 10'],
+)
+def test_a_ruling_that_speaks_of_the_moment_is_made_at_each(condition: str) -> None:
+    """However it is written; the others are kept."""
+    text = TEMPLATE + f'@id("late") forbid (principal, action, resource) when {{ {condition} }};'
+    policies = CedarPolicies(text, make_catalogue())
+    access = wish()
+    grant = grant_for(access)
+    assert policies.may_connect(access, grant, NOW) == Permitted(("g-1:web-1.staging.eu/deploy",))
+    assert policies.may_connect(access, grant, NOW + timedelta(minutes=45)) == NotPermitted(
+        ("Forbidden by policy late.",)
+    )
+
+
+def test_a_kept_ruling_is_another_for_another_place_or_login() -> None:
+    text = TEMPLATE + (
+        '@id("brazil") forbid (principal, action, resource) when { context has country && context.country == "BR" };'
+        '@id("mfa") forbid (principal, action, resource == Login::"web-1.staging.eu/root") unless { context.mfa };'
+    )
+    policies = CedarPolicies(text, make_catalogue())
+    for _ in range(2):
+        here, there = wish(), wish(place=replace(BERLIN, country="BR"))
+        assert isinstance(policies.may_connect(here, grant_for(here), NOW), Permitted)
+        assert isinstance(policies.may_connect(there, grant_for(there), NOW), NotPermitted)
+        weak, strong = wish(login="root"), wish(somebody("contractors", mfa=True), login="root")
+        assert isinstance(policies.may_connect(weak, grant_for(weak), NOW), NotPermitted)
+        assert isinstance(policies.may_connect(strong, grant_for(strong), NOW), Permitted)

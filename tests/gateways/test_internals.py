@@ -51,6 +51,7 @@ OVERRIDDEN: list[tuple[type, type, str, list[str]]] = [
     (DoorConnection, asyncssh.SSHServerConnection, "_validate_openssh_certificate", ["username", "cert"]),
     (DoorConnection, asyncssh.SSHServerConnection, "validate_public_key", ["username", "key_data", "msg", "signature"]),
     (RestrainedConnection, SSHConnection, "send_userauth_failure", ["partial_success"]),
+    (RestrainedConnection, asyncssh.SSHServerConnection, "reload_config", []),
     (RestrainedConnection, SSHConnection, "_process_channel_open", ["_pkttype", "_pktid", "packet"]),
     (RestrainedConnection, SSHConnection, "_send_deferred_packets", []),
     (RestrainedConnection, SSHConnection, "send_packet", ["pkttype", "args", "handler"]),

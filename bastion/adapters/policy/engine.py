@@ -4,8 +4,8 @@ Two traps decide how it is done. The engine *skips* a policy whose evaluation er
 overflows is a forbid that does not exist, and the answer is Allow. And without the schema it finds out about wrong
 types and missing attributes only then. Hence: always the schema, and any error at all is a refusal.
 
-Every question is asked anew, for it is about a moment. What is kept is what the engine makes of values that do not
-change: a grant linked, an identity and a target as entities. A changed grant, identity or place is another value.
+What is kept, is kept under all the values it was made of, so that a changed grant, identity or place is another
+question: what the engine makes of them, and its rulings on connections, unless some policy speaks of the moment.
 """
 
 from __future__ import annotations
@@ -34,6 +34,13 @@ KEPT_POLICIES = 20_000
 
 KEPT_ENTITIES = 512
 """Of identities at targets, about 15 KiB each."""
+
+KEPT_RULINGS = 4096
+"""On connections, a kilobyte or two each."""
+
+_OF_THE_MOMENT = re.compile(r"\b(?:now|hour|weekday|authenticated_age)\b|\\[ux]")
+"""The attributes of a context that change by themselves, or an escape that one of their names could be written with:
+Cedar has no other way to reach them."""
 
 _NUMBERED = re.compile(r"`(policy\d+)`")
 """How the engine names a policy in its messages."""
@@ -69,6 +76,8 @@ class CedarPolicies:
         self._standing = {scope: _entities(facts.standing_entities(catalogue, scope)) for scope in (None, *scopes)}
         self._linked = lru_cache(min(1024, KEPT_POLICIES // max(1, len(self))))(self._link)
         self._entities = lru_cache(KEPT_ENTITIES)(self._gather)
+        self._kept_ruling = lru_cache(KEPT_RULINGS)(self._rule)
+        self._is_timeless = _OF_THE_MOMENT.search(text) is None
 
     def __len__(self) -> int:
         """How many policies the file has."""
@@ -94,13 +103,20 @@ class CedarPolicies:
         )
         if shortfall is not None:
             return NotPermitted((f"Grant {grant.id} {shortfall}.",))
-        context = facts.moment(access.identity, access.place, now) | {"crossing": grant.crossing}
-        ruling = self._ask(_Question(access.action, access.identity, resource, context), grant)
+        rule, moment = (self._kept_ruling, None) if self._is_timeless else (self._rule, now)
+        return rule(access, (grant.id, grant.identity), grant.crossing, moment)
+
+    def _rule(self, access: Access, link: tuple[str, IdentityId], crossing: bool, now: datetime | None) -> Ruling:
+        """Without ``now`` no policy asks for it, and any moment will do."""
+        resource = facts.Resource(access.target, access.login)
+        moment = access.identity.authenticated_at if now is None else now
+        context = facts.moment(access.identity, access.place, moment) | {"crossing": crossing}
+        ruling = self._ask(_Question(access.action, access.identity, resource, context), link)
         match ruling:
-            case Permitted(policies) if _link_name(grant.id, resource) not in policies:
+            case Permitted(policies) if _link_name(link[0], resource) not in policies:
                 others = ", ".join(policies)
                 return NotPermitted(
-                    (f"Permitted by {others}, but not by grant {grant.id}: nothing opens without a grant.",)
+                    (f"Permitted by {others}, but not by grant {link[0]}: nothing opens without a grant.",)
                 )
             case _:
                 return ruling
@@ -142,9 +158,10 @@ class CedarPolicies:
             return NotPermitted((f"{target.full_name} is not in {scope}.",))
         return None
 
-    def _ask(self, question: _Question, grant: Grant | None) -> Ruling:
+    def _ask(self, question: _Question, link: tuple[str, IdentityId] | None) -> Ruling:
+        """``link`` is the grant that is linked, and whose it is."""
         try:
-            policies = self._policies if grant is None else self._linked(grant.id, grant.identity, question.resource)
+            policies = self._policies if link is None else self._linked(*link, question.resource)
             answer = self._answer(question, policies)
         except ValueError as error:  # a name that the engine cannot hold, such as a lone surrogate
             return _unanswerable([str(error)])

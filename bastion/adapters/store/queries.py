@@ -72,6 +72,10 @@ _GRANTS_BETWEEN = (
     .order_by(grants.c.ends_at, grants.c.id)
     .limit(bindparam("most"))
 )
+_GRANTS = select(grants).order_by(grants.c.starts_at.desc(), grants.c.id).limit(bindparam("most"))
+_LIVE_GRANTS = _GRANTS.where(
+    grants.c.revoked_at.is_(None), grants.c.starts_at <= bindparam("live_at"), grants.c.ends_at > bindparam("live_at")
+)
 _IS_OPEN = and_(
     requests.c.withdrawn_at.is_(None),
     requests.c.closed_at.is_(None),
@@ -168,10 +172,9 @@ def grants_of(identity_id: IdentityId, ended_after: datetime) -> Query:
 
 
 def latest_grants(live_at: datetime | None, limit: int) -> Query:
-    found = select(grants)
-    if live_at is not None:
-        found = found.where(grants.c.revoked_at.is_(None), grants.c.starts_at <= live_at, grants.c.ends_at > live_at)
-    return Query(found.order_by(grants.c.starts_at.desc(), grants.c.id).limit(max(0, limit)))
+    if live_at is None:
+        return Query(_GRANTS, {"most": max(0, limit)})
+    return Query(_LIVE_GRANTS, {"live_at": live_at, "most": max(0, limit)})
 
 
 def grants_between(ended_after: datetime, ended_before: datetime, limit: int = 500) -> Query:

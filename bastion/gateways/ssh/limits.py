@@ -101,6 +101,11 @@ class RestrainedConnection(LeanServerConnection):
 
     _failures = 0
 
+    async def reload_config(self) -> None:
+        """asyncssh makes all of a connection's options anew, in another thread, for each name that somebody would log
+        in as: a configuration file might say something else of that name. We have none.
+        """
+
     @property
     def has_logged_in(self) -> bool:
         return self._auth_complete
