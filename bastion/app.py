@@ -34,6 +34,7 @@ from bastion.access.confirmation import Confirmation
 from bastion.access.devicelogin import DeviceLogins
 from bastion.access.doorstep import Doorstep
 from bastion.access.freshness import Freshness
+from bastion.access.hostkeys import HostKeys, Learned
 from bastion.access.linking import Linking
 from bastion.access.outbox import Outbox
 from bastion.access.prospects import Prospects
@@ -64,10 +65,11 @@ from bastion.core.audit import Event, EventFilter, Kind
 from bastion.core.certificate import target_principal
 from bastion.core.errors import ConfigError, Unavailable
 from bastion.core.session import End
-from bastion.core.target import Catalogue, Scope
+from bastion.core.target import Catalogue, Scope, Target
 from bastion.gateways.ssh.gateway import SshGateway
 from bastion.gateways.ssh.lookup import Lookup
 from bastion.gateways.ssh.plainlogin import Invitation
+from bastion.gateways.ssh.target import Connector
 from bastion.ports import Clock, Coordination, Locator, Policies, Store
 
 TOO_FAR = timedelta(seconds=2)
@@ -163,7 +165,9 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
             supervision=supervision,
             logins=DeviceLogins(doorstep=doorstep, **parts("store", "coordination", "catalogue", "clock", "node")),
             invitation=Invitation(settings.public_url, settings.qr_codes),
-            signer=signer,
+            connector=Connector(
+                certification=certification, signer=signer, host_keys=HostKeys(**parts("store", "clock", "node"))
+            ),
             catalogue=catalogue,
             host_key=_host_key(settings),
             lookup=Lookup(
@@ -247,7 +251,8 @@ def _routes(
         *identities.routes,
         *certificates.routes(certification=certification, **_reached_by_ssh(settings)),
         *clients.routes(
-            reach=Reach(standing=standing, **parts("policies", "catalogue", "clock")), **_reached_by_ssh(settings)
+            reach=Reach(standing=standing, **parts("policies", "catalogue", "clock")),
+            **_reached_by_ssh(settings),
         ),
         *grants.routes(approval=approval, standing=standing, clock=parts.clock),
         *links.routes(linking=linking),
@@ -413,6 +418,22 @@ class Trust:
         blocks = [_TARGET_TEXT.format(scope=s, authority=a, principals=_listed(p)) for s, (a, p) in self.scopes.items()]
         host, _, port = self.ssh_address.rpartition(":")
         return "\n".join([*blocks, _CLIENT_TEXT.format(host=host, port=port, key=self.ssh_host_key)])
+
+
+async def announced_keys(path: Path) -> dict[Target, list[Learned]]:
+    """Every target, and the host keys that it announced and that the configuration does not have yet.
+
+    Raises:
+        ConfigError: the configuration is wrong.
+        Unavailable: the store cannot be read.
+    """
+    settings = load(path)
+    store = await open_store(_store_url(settings))
+    try:
+        host_keys = HostKeys(store=store, clock=SystemClock(), node=settings.node)
+        return {target: await host_keys.learned(target) for target in settings.catalogue().targets.values()}
+    finally:
+        await store.close()
 
 
 _TARGET_TEXT = """\

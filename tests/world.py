@@ -23,6 +23,7 @@ from bastion.access.admission import Admission
 from bastion.access.certification import Certification
 from bastion.access.devicelogin import DeviceLogins
 from bastion.access.doorstep import Doorstep
+from bastion.access.hostkeys import HostKeys
 from bastion.access.ids import new_id
 from bastion.access.prospects import Prospects
 from bastion.access.supervision import Supervision
@@ -44,6 +45,7 @@ from bastion.demo.sshd import Sshd, running_sshd
 from bastion.gateways.ssh.gateway import LOGIN_TIMEOUT, SshGateway
 from bastion.gateways.ssh.lookup import Lookup, Resolve
 from bastion.gateways.ssh.plainlogin import Invitation
+from bastion.gateways.ssh.target import KEEPALIVE, Connector
 from bastion.ports import Revocation
 from tests.services.ports import free_port
 
@@ -101,6 +103,7 @@ class World:
     policies: CurrentPolicies
     recordings: FileRecordings
     signer: FileSigner
+    connector: Connector
     certification: Certification
     supervision: Supervision
     gateway: SshGateway
@@ -269,6 +272,7 @@ async def world(
     *,
     policy: str = POLICY,
     login_timeout: float = LOGIN_TIMEOUT,
+    keepalive: float = KEEPALIVE,
     qr_codes: bool = False,
     sshd: Sequence[str] = (),
 ) -> AsyncIterator[World]:
@@ -314,8 +318,12 @@ async def world(
         public_url = f"http://127.0.0.1:{free_port()}"
         names: dict[str, list[str]] = {}
         lookup = Lookup(catalogue=catalogue, public_host="bastion.example.com", resolver=_resolver(names))
+        host_keys = HostKeys(store=store, clock=clock, node="test-1")
+        connector = Connector(
+            certification=certification, signer=signer, host_keys=host_keys, keepalive=keepalive
+        )  # fmt: skip
         gateway = SshGateway(
-            admission=admission, certification=certification, supervision=supervision, signer=signer,
+            admission=admission, certification=certification, supervision=supervision, connector=connector,
             catalogue=catalogue, host_key=host_key, lookup=lookup, logins=logins,
             invitation=Invitation(public_url, qr_codes), login_timeout=login_timeout,
         )  # fmt: skip
@@ -324,7 +332,8 @@ async def world(
         try:
             yield World(
                 folder=folder, clock=clock, store=store, coordination=coordination, policies=policies,
-                recordings=recordings, signer=signer, certification=certification, supervision=supervision,
+                recordings=recordings, signer=signer, connector=connector, certification=certification,
+                supervision=supervision,
                 gateway=gateway, catalogue=catalogue, port=port,
                 host_key=" ".join(host_key.export_public_key().decode().split()[:2]),
                 staging=sshds[STAGING], production=sshds[PRODUCTION], locator=locator,

@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
 
     app.command("serve")(serve)
     app.command("ca")(ca)
+    app.command("targets")(targets)
     app.command("demo")(demo)
     check.register(app)
     geo.register(app)
@@ -56,6 +57,39 @@ def ca(
             typer.echo(problem, err=True)
         raise typer.Exit(exits.USAGE) from None
     typer.echo(json.dumps(trust.as_json(), indent=2) if as_json else trust.as_text())
+
+
+def targets(
+    config: ConfigOption = CONFIG, as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False
+) -> None:
+    """List the targets, and the host keys that they have announced and that shall be put into the configuration."""
+    import asyncio
+    import json
+
+    from bastion import app
+    from bastion.core.errors import BastionError, ConfigError
+
+    try:
+        announced = asyncio.run(app.announced_keys(config))
+    except ConfigError as error:
+        for problem in error.problems:
+            typer.echo(problem, err=True)
+        raise typer.Exit(exits.USAGE) from None
+    except BastionError as error:
+        typer.echo(error.public, err=True)
+        raise typer.Exit(exits.REFUSED) from None
+    if as_json:
+        rows = [
+            {"target": t.full_name, "host": t.host, "port": t.port, "new_host_keys": [key.line for key in keys]}
+            for t, keys in announced.items()
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for target, keys in announced.items():
+        way = f" through {target.via.target.full_name}" if target.via else ""
+        typer.echo(f"{target.full_name}  {target.host} port {target.port}{way}")
+        for key in keys:
+            typer.echo(f"  to be put into its host_keys: {key.line}")
 
 
 def demo(

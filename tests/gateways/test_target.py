@@ -6,10 +6,12 @@ import asyncio
 import errno
 import itertools
 import json
+import os
+import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,16 +20,18 @@ from typing import Any, cast
 import asyncssh
 import pytest
 import pytest_asyncio
+from asyncssh.public_key import SSHOpenSSHCertificate, load_keypairs
 
+from bastion.access.hostkeys import HostKeys
 from bastion.core.audit import Kind
 from bastion.core.session import End
 from bastion.core.target import Hop, Target
-from bastion.gateways.ssh.hostproof import ProvenConnection
-from bastion.gateways.ssh.target import FORWARDING, TargetUnreachable, connect
+from bastion.gateways.ssh.hostproof import ProvenConnection, line_of
+from bastion.gateways.ssh.target import FORWARDING, TargetUnreachable
 from bastion.gateways.ssh.unreachable import Attempt
 from tests.services.ports import free_port
 from tests.services.sshd import Sshd, make_host_key, running_sshd
-from tests.world import WEB_STAGING, World, person, until
+from tests.world import WEB_STAGING, World, person, until, world
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -87,6 +91,12 @@ def ada(prepared: Visitor) -> Iterator[Visitor]:
     targets.update(before)
 
 
+def family(pid: int) -> list[int]:
+    """The process and all that it started."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(each for child in children for each in family(int(child)))]
+
+
 @asynccontextmanager
 async def server(sends: bytes, *, closes: bool = True) -> AsyncIterator[int]:
     """Something that takes connections, says ``sends``, and closes or says no more; its port."""
@@ -139,9 +149,8 @@ async def _patiently(ada: Visitor, port: int) -> str:
     await ada.visit("true")
     session = (await ada.bastion.store.sessions(limit=1))[0]
     target = replace(ada.bastion.catalogue.targets[WEB_STAGING], port=port)
-    certification, signer = ada.bastion.certification, ada.bastion.signer
     with pytest.raises(TargetUnreachable) as failed:
-        await connect(target, session, certification=certification, signer=signer, permitted=(), patience=0.2)
+        await replace(ada.bastion.connector, patience=0.2).connect(target, session, ())
     return failed.value.public
 
 
@@ -161,6 +170,29 @@ async def test_a_port_whose_packets_vanish(ada: Visitor) -> None:
             waiting.connect_ex(full.getsockname())
         said = await _patiently(ada, full.getsockname()[1])
     assert said == f"{WEB_STAGING} did not answer within 0.2 seconds: it is down, or a firewall is silent."
+
+
+async def test_a_target_that_goes_silent_ends_its_sessions(tmp_path: Path) -> None:
+    """Its kernel still takes what is sent; nobody answers."""
+    async with world(tmp_path, keepalive=0.1) as bastion:
+        await bastion.grant(ADA)
+        key = await bastion.certify(ADA)
+        client = await asyncio.create_subprocess_exec(
+            "ssh", *bastion.ssh_options(key), f"deploy@{WEB_STAGING}@bastion", "echo ready; cat",
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert client.stdout is not None
+        assert await client.stdout.readline() == b"ready\n"
+        for pid in family(bastion.staging.pid):
+            os.kill(pid, signal.SIGSTOP)
+        _, said = await client.communicate()
+        assert (client.returncode, said) == (REFUSED, b"bastion: The connection to the target was lost.\n")
+
+        async def end() -> End | None:
+            return (await bastion.only_session()).end
+
+        await until(end)
+        assert await end() is End.TARGET
 
 
 # ------------------------------------------------------------------------------------------------- not the right host
@@ -241,6 +273,107 @@ async def test_another_authority_vouches_for_nobody(ada: Visitor, authority: Aut
         assert "which another authority signed than the configured host_ca" in await ada.is_told()
 
 
+# ---------------------------------------------------------------------------------------------------- another host key
+
+
+PROVE = "hostkeys-prove-00@openssh.com"
+
+
+@dataclass
+class Changing:
+    """A host that gets a new key: the lines and files of both."""
+
+    old: Path
+    new: Path
+
+    def __post_init__(self) -> None:
+        self.old_line, self.new_line = make_host_key(self.old), make_host_key(self.new)
+
+
+@pytest.fixture
+def changing(tmp_path: Path) -> Changing:
+    return Changing(tmp_path / "old", tmp_path / "new")
+
+
+async def test_a_new_host_key_is_learned_while_the_configured_one_vouches_for_it(
+    ada: Visitor, changing: Changing
+) -> None:
+    """So nobody is locked out between the host's change and the configuration's."""
+    bastion = ada.bastion
+
+    async def learned() -> bool:
+        return bool(await bastion.events(Kind.TARGET_KEY_LEARNED))
+
+    with ada.sshd(f"HostKey {changing.old}", "LogLevel DEBUG1", host_key=changing.new) as sshd:
+        bastion.change_target(host_keys=(changing.old_line,))
+        assert (await ada.visit())[1] == "here\n"
+        await until(learned)
+        assert any(PROVE in line for line in sshd.log())
+    (event,) = await bastion.events(Kind.TARGET_KEY_LEARNED)
+    assert event.details == {"key": changing.new_line, "by": changing.old_line}
+    assert event.session_id == (await bastion.store.sessions(limit=1))[0].id
+    with ada.sshd(host_key=changing.new):
+        bastion.change_target(host_keys=(changing.old_line,))
+        assert (await ada.visit())[1] == "here\n"
+        bastion.change_target(host_keys=(OTHER_KEY,))
+        assert "showed another host key" in await ada.is_told(), "what the old one vouched for went with it"
+
+
+class Liar(asyncssh.SSHServer):
+    """Lets everybody in, and announces a host key that is somebody else's: it signs with its own for both."""
+
+    def __init__(self, honest: asyncssh.SSHKey, stolen: asyncssh.SSHKey) -> None:
+        (pair,) = load_keypairs([honest])
+        self._signers = {honest.public_data: pair, stolen.public_data: pair}
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        async def welcome(_: str, certificate: SSHOpenSSHCertificate) -> asyncssh.SSHKey:
+            return certificate.key
+
+        setattr(conn, "_validate_openssh_certificate", welcome)  # noqa: B010 - asyncssh compares principals and logins
+        conn._all_server_host_keys.update(self._signers)
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+
+async def test_a_new_host_key_that_the_host_does_not_hold_is_not_learned(ada: Visitor) -> None:
+    announced: asyncio.Queue[list[str]] = asyncio.Queue()
+
+    class Noted(HostKeys):
+        async def announced(self, target: Target, lines: Collection[str], *, by: str, session_id: str) -> None:
+            announced.put_nowait(list(lines))
+
+    await ada.visit("true")
+    session = (await ada.bastion.store.sessions(limit=1))[0]
+    honest, stolen = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
+    connector = replace(
+        ada.bastion.connector, host_keys=Noted(store=ada.bastion.store, clock=ada.bastion.clock, node="test-1")
+    )
+    async with asyncssh.listen(
+        "127.0.0.1", 0, server_host_keys=[honest], server_factory=lambda: Liar(honest, stolen)
+    ) as listening:
+        target = ada.bastion.change_target(port=listening.get_port(), host_keys=(line_of(honest),))
+        async with await connector.connect(target, session, ()):
+            assert await announced.get() == [line_of(honest)]
+
+
+async def test_keys_of_other_kinds_are_not_asked_for(ada: Visitor, changing: Changing, tmp_path: Path) -> None:
+    """Every host has one of each; the configuration chose among them."""
+    rsa = tmp_path / "rsa"
+    rsa.touch(mode=0o600)
+    rsa.write_bytes(asyncssh.generate_private_key("ssh-rsa", key_size=2048).export_private_key())
+    before = len(await ada.bastion.events())
+    with ada.sshd(f"HostKey {changing.old}", "LogLevel DEBUG1", host_key=rsa) as sshd:
+        ada.bastion.change_target(host_keys=(changing.old_line,))
+        assert (await ada.visit())[1] == "here\n"
+        sshd.wait_for_log("Closing connection to")
+        assert not any(PROVE in line for line in sshd.log())
+    assert {e.kind for e in (await ada.bastion.events())[before:]} <= {
+        Kind.ACCESS_ALLOWED, Kind.SESSION_STARTED, Kind.SESSION_ENDED,
+    }  # fmt: skip
+
+
 # -------------------------------------------------------------------------------------------- no agreement, no welcome
 
 
@@ -311,11 +444,7 @@ async def test_a_hop_is_permitted_to_forward_and_nothing_else(ada: Visitor) -> N
         session = (await ada.bastion.store.sessions(limit=1))[0]
         via = ada.bastion.catalogue.targets[WEB_STAGING].via
         assert via is not None
-        certification, signer = ada.bastion.certification, ada.bastion.signer
-        line = await connect(
-            via.target, replace(session, login="tunnel"),
-            certification=certification, signer=signer, permitted=FORWARDING,
-        )  # fmt: skip
+        line = await ada.bastion.connector.connect(via.target, replace(session, login="tunnel"), FORWARDING)
         with closing(line):
             await line.open_connection("127.0.0.1", hop.port)
             with pytest.raises(asyncssh.ChannelOpenError):

@@ -25,8 +25,8 @@ from bastion.gateways.ssh.internals import DoorConnection, check_version
 from bastion.gateways.ssh.lookup import Lookup
 from bastion.gateways.ssh.plainlogin import Invitation
 from bastion.gateways.ssh.session import WINDOW
+from bastion.gateways.ssh.target import Connector
 from bastion.gateways.ssh.visit import House
-from bastion.ports import Signer
 
 LOGIN_TIMEOUT = 30.0
 """Seconds from connecting to being logged in; half-open connections do not stay."""
@@ -63,7 +63,7 @@ class SshGateway:
         supervision: Supervision,
         logins: DeviceLogins,
         invitation: Invitation,
-        signer: Signer,
+        connector: Connector,
         catalogue: Catalogue,
         host_key: asyncssh.SSHKey,
         lookup: Lookup,
@@ -72,7 +72,7 @@ class SshGateway:
         max_starting: int = MAX_STARTING,
     ) -> None:
         check_version()
-        self._house = House(admission, certification, supervision, logins, invitation, signer, lookup, self._spawn)
+        self._house = House(admission, certification, supervision, logins, invitation, connector, lookup, self._spawn)
         self._supervision = supervision
         self._catalogue = catalogue
         self._balancers = balancers

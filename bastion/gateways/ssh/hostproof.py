@@ -13,7 +13,7 @@ from typing import Any
 import asyncssh
 from asyncssh.constants import MSG_KEXINIT
 from asyncssh.encryption import encryption_needs_mac
-from asyncssh.packet import SSHPacket
+from asyncssh.packet import SSHPacket, String
 from asyncssh.public_key import SSHOpenSSHCertificate
 
 from bastion.gateways.ssh.lean import TargetConnection
@@ -64,6 +64,21 @@ class ProvenConnection(TargetConnection):
             raise ValueError(NAMELESS)
         return super()._validate_openssh_host_certificate(host, addr, port, cert)
 
+    @property
+    def line(self) -> str:
+        """The host key that was proven, as an OpenSSH line; of a certificate, the key that it certifies."""
+        key = self.get_server_host_key()
+        return line_of(key) if key is not None else ""
+
+    async def _finish_hostkeys(self, packet: SSHPacket) -> None:
+        """Only keys of a type that is pinned are asked to be proven: a host has others, and each costs a signature."""
+        pinned = {key.algorithm for key in self._trusted_host_keys or ()}
+        named = []
+        while packet:
+            named.append(packet.get_string())
+        wanted = b"".join(String(key) for key in named if key[4 : 4 + int.from_bytes(key[:4], "big")] in pinned)
+        await super()._finish_hostkeys(SSHPacket(wanted))
+
     _theirs: tuple[list[str], ...] = ()
 
     def _process_kexinit(self, pkttype: int, pktid: int, packet: SSHPacket) -> Coroutine[Any, Any, None]:
@@ -91,6 +106,11 @@ class ProvenConnection(TargetConnection):
                 return kind, theirs
             needs_mac = needs_mac or (kind == "cipher" and encryption_needs_mac(first.encode()))
         return None
+
+
+def line_of(key: asyncssh.SSHKey) -> str:
+    """A public key as OpenSSH writes it, without a comment."""
+    return " ".join(key.export_public_key().decode().split()[:2])
 
 
 def _names(raw: Iterable[bytes]) -> list[str]:

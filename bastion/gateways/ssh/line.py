@@ -12,11 +12,9 @@ import asyncio
 import asyncssh
 
 from bastion.access.admission import Admission, Admitted
-from bastion.access.certification import Certification
 from bastion.core.certificate import PERMITS, permits
 from bastion.core.target import Target
-from bastion.gateways.ssh.target import connect
-from bastion.ports import Signer
+from bastion.gateways.ssh.target import Connector
 
 LINGER = 10.0
 """Seconds a line without a channel is kept: Ansible and its like run one command after another."""
@@ -83,10 +81,9 @@ class Line:
 class Lines:
     """Every line of one client connection."""
 
-    def __init__(self, *, admission: Admission, certification: Certification, signer: Signer) -> None:
+    def __init__(self, *, admission: Admission, connector: Connector) -> None:
         self._admission = admission
-        self._certification = certification
-        self._signer = signer
+        self._connector = connector
         self._lines: list[Line] = []
 
     def take(self, admitted: Admitted, *, fresh: bool = False) -> Line:
@@ -120,11 +117,7 @@ class Lines:
         session, own = admitted.session, permits({admitted.session.action})
         others = [action for action in PERMITS if not permits({action}) <= own]
         permitted = own | permits(self._admission.permitted(admitted, others))
-        opening = asyncio.ensure_future(
-            connect(
-                admitted.target, session, certification=self._certification, signer=self._signer, permitted=permitted
-            )
-        )
+        opening = asyncio.ensure_future(self._connector.connect(admitted.target, session, permitted))
         line = Line(admitted.target, session.login, permitted, session.id, opening)
         self._lines.append(line)
         return line

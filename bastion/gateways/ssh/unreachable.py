@@ -13,7 +13,7 @@ from bastion.core.algorithms import LEGACY
 from bastion.core.certificate import target_principal
 from bastion.core.errors import BastionError
 from bastion.core.target import Target, printable
-from bastion.gateways.ssh.hostproof import NAMELESS, ProvenConnection
+from bastion.gateways.ssh.hostproof import NAMELESS, ProvenConnection, line_of
 
 _CERTIFICATE_ERRORS = {
     "Certificate expired": "which has expired: it must be signed again",
@@ -116,7 +116,7 @@ class Attempt:
             key = asyncssh.public_key.decode_ssh_public_key(blob or b"")
         except asyncssh.KeyImportError:
             return f"{name} did not prove that it is the configured host: {printable(reason)}. Nothing was sent to it."
-        line = " ".join(key.export_public_key().decode().split()[:2])
+        line = line_of(key)
         return (
             f"{name} showed another host key than the configured one: {key.get_fingerprint()}. Nothing was sent to it. "
             "If the host was reinstalled, its operator must see the same fingerprint at the host itself (ssh-keygen -l "

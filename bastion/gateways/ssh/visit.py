@@ -19,7 +19,7 @@ from bastion.core.session import End
 from bastion.gateways.ssh.line import Lines
 from bastion.gateways.ssh.lookup import Lookup
 from bastion.gateways.ssh.plainlogin import Invitation
-from bastion.ports import Signer
+from bastion.gateways.ssh.target import Connector
 
 log = structlog.get_logger(__name__)
 
@@ -33,14 +33,14 @@ class House:
     supervision: Supervision
     logins: DeviceLogins
     invitation: Invitation
-    signer: Signer
+    connector: Connector
     lookup: Lookup
     spawn: Callable[[Coroutine[Any, Any, None]], None]
     """Owns the session's task, and waits for it when the gateway stops."""
 
     def lines(self) -> Lines:
         """For one client connection."""
-        return Lines(admission=self.admission, certification=self.certification, signer=self.signer)
+        return Lines(admission=self.admission, connector=self.connector)
 
 
 class Visit:
