@@ -243,6 +243,7 @@ async def test_a_bare_command_opens_a_form_and_the_form_asks(chat: FakeSlack, of
         "For how long: ____",
         "Reason: ____",
         "Crossing: ____ (May be used beside other environments)",
+        "Only files in: ____",
     ]
     said = await chat.submit("U0CARLA", target=WEB, login="deploy", duration="2 h", reason="fix the queue")
     assert said["response_action"] == "update"

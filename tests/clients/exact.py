@@ -132,7 +132,9 @@ def copied(way: str) -> Callable[[Desk], Awaitable[Sequence[Kept]]]:
         assert digest_of(desk.folder / "back") == digest
         (desk.home / "exact").unlink()
         match way:
-            case "exec" | "scp_old":
+            case "scp_old":
+                return [Kept(Action.SSH_SFTP_WRITE, files=[content]), Kept(Action.SSH_SFTP_READ, files=[content])]
+            case "exec":
                 return [Kept(Action.SSH_EXEC, into=Content(content)), Kept(Action.SSH_EXEC, out=Content(content))]
             case "rsync":
                 return [Kept(Action.SSH_EXEC)] * 2

@@ -87,7 +87,11 @@ async def old_scp_recursive(desk: Desk) -> list[Kept]:
     await desk.must("scp", "-O", "-F", desk.config, "-r", "tree", f"{HOST}:old-tree")
     await desk.must("scp", "-O", "-F", desk.config, "-r", f"{HOST}:old-tree", "back")
     assert leaves(desk.home / "old-tree") == leaves(desk.folder / "back") == leaves(tree)
-    return [Kept(Action.SSH_EXEC, "scp -r -t"), Kept(Action.SSH_EXEC, "scp -r -f")]
+    files = [path.read_bytes() for path in tree.rglob("*") if path.is_file()]
+    return [
+        Kept(Action.SSH_SFTP_WRITE, "scp -r -t", files=files),
+        Kept(Action.SSH_SFTP_READ, "scp -r -f", files=files),
+    ]
 
 
 async def scp_between_targets(desk: Desk) -> list[Kept]:

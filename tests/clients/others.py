@@ -47,8 +47,8 @@ async def pscp(desk: Desk) -> list[Kept]:
         assert (desk.home / f"pscp{way}").read_bytes() == (desk.folder / f"back{way}").read_bytes() == data
     return [
         *[Kept(SFTP, files=[data], marks=["pscp-sftp"])] * 2,
-        Kept(Action.SSH_EXEC, "scp", into=Content(data)),
-        Kept(Action.SSH_EXEC, "scp", out=Content(data)),
+        Kept(Action.SSH_SFTP_WRITE, "scp -t", files=[data], marks=["pscp-scp"]),
+        Kept(Action.SSH_SFTP_READ, "scp -f", files=[data], marks=["pscp-scp"]),
     ]
 
 

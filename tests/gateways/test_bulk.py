@@ -6,7 +6,6 @@ import hashlib
 import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,17 +72,14 @@ async def test_standard_error_is_a_stream_of_its_own(bastion: World) -> None:
     assert f"error output: {len(CONTENT)} bytes, sha256 {DIGEST}" in said(entries)
 
 
-async def test_a_file_that_scp_copies_has_the_digest_of_what_went_over(bastion: World, tmp_path: Path) -> None:
-    """By the old protocol, which is a command's output; sftp has lines of its own."""
-    there = bastion.staging.home("deploy") / "big"
-    there.write_bytes(CONTENT)
-    here = tmp_path / "big"
-    ran = await bastion.ssh(await bastion.certify(ADA), "-O", f"scp://{DIRECT.replace('@', '%40', 1)}/big", str(here),
-                            program="scp")  # fmt: skip
-    assert ran.status == 0, ran.err
-    assert here.read_bytes() == CONTENT
-    sent = b"C0644 %d big\n" % len(CONTENT) + CONTENT + b"\0"
-    assert f"output: {len(sent)} bytes, sha256 {hashlib.sha256(sent).hexdigest()}" in said(await recorded(bastion))
+async def test_a_file_that_is_sent_as_output_has_the_digest_of_what_went_over(bastion: World) -> None:
+    """Files by sftp and scp have lines of their own."""
+    (bastion.staging.home("deploy") / "big").write_bytes(CONTENT)
+    ran = await bastion.ssh(await bastion.certify(ADA), DIRECT, "cat big")
+    assert (ran.status, ran.out) == (0, CONTENT)
+    assert f"output: {len(CONTENT)} bytes, sha256 {hashlib.sha256(CONTENT).hexdigest()}" in said(
+        await recorded(bastion)
+    )
 
 
 async def test_what_a_terminal_shows_is_kept_however_much_it_is(bastion: World) -> None:
