@@ -13,7 +13,7 @@ from typing import Any
 import asyncssh
 import pytest
 from asyncssh.channel import SSHChannel
-from asyncssh.packet import String, UInt32
+from asyncssh.packet import Byte, String, UInt32
 
 from bastion.core.audit import Kind
 from bastion.core.certificate import target_principal
@@ -28,7 +28,7 @@ from tests.gateways.test_attacks_resources import (
     start,
     stays_flat,
 )
-from tests.gateways.wire import CHANNEL_CONFIRMED, CHANNEL_REFUSED, forward
+from tests.gateways.wire import CHANNEL_CONFIRMED, CHANNEL_DATA, CHANNEL_REFUSED, forward
 from tests.world import STAGING, WEB_STAGING, World, until
 
 CHUNK = 2**20
@@ -162,6 +162,21 @@ async def test_a_channel_that_takes_nothing_does_not_hold_up_the_others_of_its_c
             assert await wire.answered()
             assert (await wire.ran()).out == b"%d\n" % number
         assert memory() - before < FLAT
+
+
+async def test_what_a_client_sends_to_a_process_that_has_ended_ends_nothing_else(bastion: World) -> None:
+    """Its output waits for the client, so its end has not been told yet, and the client still types."""
+    async with ada(bastion) as wire:
+        ended = await start(wire, "head -c 300000 /dev/zero; touch ended", window=0)
+        assert await wire.answered()
+        await until((bastion.staging.home("deploy") / "ended").exists)
+        for number in range(5):
+            wire.open(channel=1)
+            channel = await wire.opened()
+            wire.request(channel, b"exec", String(f"echo {number}"))
+            assert await wire.answered()
+            wire.send(Byte(CHANNEL_DATA) + UInt32(ended) + String("typed"))
+            assert (await wire.ran()).out == b"%d\n" % number
 
 
 @pytest.mark.parametrize("window", [0, 2**32 - 1])
