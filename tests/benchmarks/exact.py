@@ -34,7 +34,7 @@ async def exact(bench: Bench) -> AsyncIterator[tuple[str, float]]:
             assert digest_of(desk.home / "exact") == digest
             yield f"ssh_exact_{name}_down_s", await _timed(desk, back)
             assert digest_of(desk.folder / "back") == digest
-            if name in ("exec", "scp", "sftp"):  # of the others' streams the file is a part
+            if name != "rsync":  # whose stream is not the file's
                 for session in (await desk.store.sessions())[:2]:
                     assert await is_recorded(desk, session, digest)
             _remove(desk.folder / "back", desk.home / "exact")

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,27 +90,27 @@ class Contractor:
 
 @asynccontextmanager
 async def contractor(
-    folder: Path, *, granted: bool = True, environment: Mapping[str, str] | None = None
+    folder: Path, *, granted: bool = True, actions: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[Contractor]:
     """One who is logged in and may use the staging target as one login for an hour, unless not ``granted``.
 
-    ``environment`` is what their sessions at the targets have besides.
+    ``actions`` are what the grant is asked for by name, ``environment`` what sessions at the targets have besides.
     """
     async with staged(folder, environment=environment) as stage:
         them = Contractor(stage)
         await them.log_in()
         if granted:
-            await grant(them)
+            await grant(them, actions)
         yield them
 
 
-async def grant(them: Contractor) -> str:
+async def grant(them: Contractor, actions: Sequence[str] = ()) -> str:
     """Have the admin grant it; the grant's id."""
     admin = Contractor(them.stage, "admin")
     await admin.log_in()
     done = await admin.run(
         "bastion", "grant", "contractor@example.com", STAGING_WEB, "--as", LOGIN, "--for", "1h", "--because", "a test",
-        "--json",
+        *(word for action in actions for word in ("--action", action)), "--json",
     )  # fmt: skip
     assert done.status == 0, done.err
     return str(json.loads(done.out)["grant"]["id"])

@@ -37,6 +37,9 @@ STRAIGHT = f"{LOGIN}@{STAGING_WEB}@bastion"
 NAME = f"{LOGIN}@{STAGING_WEB}"
 """The user name of such a client."""
 
+BY_NAME = ("+ssh:forward_remote", "+ssh:forward_socket", "+ssh:agent")
+"""What a grant includes only where it is asked for, and some clients do."""
+
 Environment = Mapping[str, str]
 NOTHING: Environment = {}
 
@@ -295,7 +298,7 @@ def programs() -> dict[str, str]:
 @asynccontextmanager
 async def desk(folder: Path) -> AsyncIterator[Desk]:
     """A contractor who has a grant and has fetched a certificate."""
-    async with contractor(folder / "stage", environment=programs()) as them, seated(them) as desk:
+    async with contractor(folder / "stage", actions=BY_NAME, environment=programs()) as them, seated(them) as desk:
         await desk.certify()
         yield desk
 

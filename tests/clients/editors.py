@@ -12,6 +12,7 @@ from pathlib import Path
 from bastion.core.policy import Action
 from tests.clients.desk import HOST, NAME, Desk, Kept
 from tests.clients.files import SFTP, content
+from tests.clients.forwards import carried
 from tests.clients.web import SERVE, get, port_of
 from tests.services.ports import free_port
 
@@ -31,7 +32,7 @@ async def vscode(desk: Desk) -> list[Kept]:
     assert await asyncio.gather(*(get(port, "vscode", socks=socks) for _ in range(3))) == [data] * 3
     ran = await desk.end(ssh, b"kill $server; echo bye; exit 0\n")
     assert (ran.status, ran.out) == (0, b"bye\n"), ran
-    return [Kept(Action.SSH_EXEC, "bash"), *[Kept(Action.SSH_FORWARD_LOOPBACK)] * 3]
+    return [Kept(Action.SSH_EXEC, "bash"), *carried(Action.SSH_FORWARD_LOOPBACK, 3, f"127.0.0.1:{port}")]
 
 
 async def jetbrains(desk: Desk) -> list[Kept]:

@@ -13,7 +13,7 @@ from bastion.core.policy import Action
 from bastion.core.recording import Code
 from bastion.core.session import End, Session
 from tests.clients.desk import HOST, Content, Desk, Kept
-from tests.clients.files import SFTP, batch
+from tests.clients.files import SFTP, WRITES, batch
 from tests.recorded import file_of
 
 SIZE = 5_000_000
@@ -132,10 +132,10 @@ def copied(way: str) -> Callable[[Desk], Awaitable[Sequence[Kept]]]:
         assert digest_of(desk.folder / "back") == digest
         (desk.home / "exact").unlink()
         match way:
-            case "scp_old":
-                return [Kept(Action.SSH_SFTP_WRITE, files=[content]), Kept(Action.SSH_SFTP_READ, files=[content])]
             case "exec":
                 return [Kept(Action.SSH_EXEC, into=Content(content)), Kept(Action.SSH_EXEC, out=Content(content))]
+            case "scp_old":
+                return [Kept(WRITES, "scp", files=[content]), Kept(SFTP, "scp", files=[content])]
             case "rsync":
                 return [Kept(Action.SSH_EXEC)] * 2
             case _:

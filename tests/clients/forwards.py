@@ -7,14 +7,20 @@ import random
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from bastion.core.policy import Action
 from tests.cli.contractor import ssh_agent
 from tests.clients.desk import HOST, Desk, Kept, Running
-from tests.clients.web import get, serving, until_listening
+from tests.clients.web import get, serving
 from tests.services.ports import free_port
 
 SIZE = 3_000_000
+"""Bytes of what is fetched; more than a window."""
+
+COMMAND = "echo ready; cat"
+
+AROUND = Kept(Action.SSH_EXEC, COMMAND, out=b"ready\n")
 
 
 def something(desk: Desk) -> bytes:
@@ -26,30 +32,55 @@ def something(desk: Desk) -> bytes:
 
 @asynccontextmanager
 async def forwarding(desk: Desk, *options: str) -> AsyncIterator[Running]:
-    """`ssh -N`, until the block is left."""
-    ssh = await desk.start(*desk.ssh, "-N", "-o", "ExitOnForwardFailure=yes", *options, HOST)
+    """`ssh` with forwards, which are there when its command runs; until the block is left."""
+    ssh = await desk.start(*desk.ssh, "-o", "ExitOnForwardFailure=yes", *options, HOST, COMMAND)
+    assert ssh.stdout is not None
+    assert await ssh.stdout.readline() == b"ready\n", await desk.end(ssh)
     try:
         yield ssh
     finally:
-        if ssh.returncode is None:
-            ssh.terminate()
-        await desk.end(ssh)
+        ran = await desk.end(ssh)
+    assert ran.status == 0, ran
+
+
+def carried(action: Action, times: int, to: str) -> list[Kept]:
+    """The streams of a client, each a session of its own."""
+    return [Kept(action, f"to {to}", status=None, may_leave=True, marks=["sha256"])] * times
 
 
 async def local(desk: Desk) -> list[Kept]:
     data, here = something(desk), free_port()
-    async with serving(desk.folder) as there, forwarding(desk, "-L", f"127.0.0.1:{here}:127.0.0.1:{there}") as ssh:
-        await until_listening(here, ssh)
+    async with serving(desk.folder) as there, forwarding(desk, "-L", f"127.0.0.1:{here}:127.0.0.1:{there}"):
         assert await asyncio.gather(*(get(here, "file") for _ in range(3))) == [data] * 3
-    return [Kept(Action.SSH_FORWARD_LOOPBACK)] * 3
+    return [AROUND, *carried(Action.SSH_FORWARD_LOOPBACK, 3, f"127.0.0.1:{there}")]
+
+
+async def socket(desk: Desk) -> list[Kept]:
+    """A socket there by a socket here, as for docker.sock."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write((await reader.read()).upper())
+        writer.close()
+
+    asked = b"abc" * 50_000
+    async with (
+        await asyncio.start_unix_server(answer, desk.home / "there.sock"),
+        forwarding(desk, "-L", f"{desk.folder}/here.sock:{desk.home}/there.sock"),
+    ):
+        reader, writer = await asyncio.open_unix_connection(desk.folder / "here.sock")
+        writer.write(asked)
+        writer.write_eof()
+        assert await reader.read() == asked.upper()
+        writer.close()
+    (forward,) = carried(Action.SSH_FORWARD_SOCKET, 1, "socket")
+    return [AROUND, replace(forward, files=[asked, asked.upper()])]
 
 
 async def dynamic(desk: Desk) -> list[Kept]:
     data, socks = something(desk), free_port()
-    async with serving(desk.folder) as there, forwarding(desk, "-D", f"127.0.0.1:{socks}") as ssh:
-        await until_listening(socks, ssh)
+    async with serving(desk.folder) as there, forwarding(desk, "-D", f"127.0.0.1:{socks}"):
         assert await get(there, "file", socks=socks) == data
-    return [Kept(Action.SSH_FORWARD_LOOPBACK)]
+    return [AROUND, *carried(Action.SSH_FORWARD_LOOPBACK, 1, f"127.0.0.1:{there}")]
 
 
 async def remote(desk: Desk) -> list[Kept]:
@@ -61,7 +92,7 @@ async def remote(desk: Desk) -> list[Kept]:
         allocated = re.search(rb"Allocated port (\d+)", said)
         assert allocated is not None, said
         assert await get(int(allocated[1]), "file") == data
-    return [Kept(Action.SSH_FORWARD_REMOTE)]
+    return [AROUND, Kept(Action.SSH_FORWARD_REMOTE, status=None, may_leave=True)]
 
 
 async def agent(desk: Desk) -> list[Kept]:

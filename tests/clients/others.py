@@ -12,7 +12,7 @@ import asyncssh
 from bastion.core.policy import Action
 from bastion.demo.tools import UNPACKED, find_tool
 from tests.clients.desk import HOST, NAME, Content, Desk, Environment, Kept, Running
-from tests.clients.files import SFTP, content
+from tests.clients.files import SFTP, WRITES, content
 from tests.plain import CODE, Client
 
 HERE = Path(__file__).parent
@@ -47,8 +47,8 @@ async def pscp(desk: Desk) -> list[Kept]:
         assert (desk.home / f"pscp{way}").read_bytes() == (desk.folder / f"back{way}").read_bytes() == data
     return [
         *[Kept(SFTP, files=[data], marks=["pscp-sftp"])] * 2,
-        Kept(Action.SSH_SFTP_WRITE, "scp -t", files=[data], marks=["pscp-scp"]),
-        Kept(Action.SSH_SFTP_READ, "scp -f", files=[data], marks=["pscp-scp"]),
+        Kept(WRITES, "scp -t", files=[data], marks=["pscp-scp"]),
+        Kept(SFTP, "scp -f", files=[data], marks=["pscp-scp"]),
     ]
 
 

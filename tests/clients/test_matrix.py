@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.clients import exact, files, mosh, openssh, others
+from tests.clients import editors, exact, files, forwards, mosh, openssh, others
 from tests.clients.desk import Desk, Kept, Refused, desk
 
 Cell = Callable[[Desk], Awaitable[Sequence[Kept | Refused]]]
@@ -30,6 +30,9 @@ MATRIX: dict[str, Cell] = {
     "ssh -J": openssh.jump,
     "ssh login@target@bastion": openssh.without_a_jump,
     "ssh, ControlMaster": openssh.sharing_a_connection,
+    "ssh -L": forwards.local,
+    "ssh -L, a socket": forwards.socket,
+    "ssh -D": forwards.dynamic,
     "sftp": files.sftp,
     "sftp, recursive": files.sftp_recursive,
     "sftp, reput and reget": files.sftp_resumed,
@@ -52,6 +55,7 @@ MATRIX: dict[str, Cell] = {
     "node's ssh2": others.node_ssh2,
     "ansible, pipelining": others.ansible_pipelining,
     "ansible, no pipelining": others.ansible_without_pipelining,
+    "VS Code's way": editors.vscode,
     "mosh is refused": mosh.mosh,
 }
 

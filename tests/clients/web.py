@@ -68,18 +68,3 @@ def _through(socks: int, port: int) -> socket.socket:
     answer = connection.recv(10)
     assert answer[1:2] == b"\x00", answer
     return connection
-
-
-async def until_listening(port: int, process: Running) -> None:
-    """Wait until ``process`` listens on ``port``."""
-    async with asyncio.timeout(SECONDS):
-        while process.returncode is None:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.02)
-            else:
-                writer.close()
-                return
-    assert process.stderr is not None
-    raise AssertionError((await process.stderr.read()).decode())
