@@ -51,5 +51,5 @@ async def jetbrains(desk: Desk) -> list[Kept]:
         *commands,
         Kept(Action.SSH_EXEC, sys.executable, out=b"from the desk\n"),
         Kept(SFTP, files=[data], marks=["from-jetbrains"], may_leave=True),
-        Kept(Action.SSH_FORWARD_REMOTE),
+        Kept(Action.SSH_FORWARD_REMOTE, "from 127.0.0.1:0", status=None, may_leave=True, files=[b"from the desk"]),
     ]

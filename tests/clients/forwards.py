@@ -92,7 +92,7 @@ async def remote(desk: Desk) -> list[Kept]:
         allocated = re.search(rb"Allocated port (\d+)", said)
         assert allocated is not None, said
         assert await get(int(allocated[1]), "file") == data
-    return [AROUND, Kept(Action.SSH_FORWARD_REMOTE, status=None, may_leave=True)]
+    return [AROUND, Kept(Action.SSH_FORWARD_REMOTE, "from 127.0.0.1:0", status=None, may_leave=True, marks=["sha256"])]
 
 
 async def agent(desk: Desk) -> list[Kept]:
@@ -101,4 +101,7 @@ async def agent(desk: Desk) -> list[Kept]:
         wanted = await desk.must("ssh-add", "-L", more=environment)
         said = await desk.must(*desk.ssh, "-A", HOST, "ssh-add -L", more=environment)
         assert said == wanted
-    return [Kept(Action.SSH_EXEC, "ssh-add -L", out=wanted)]
+    return [
+        Kept(Action.SSH_EXEC, "ssh-add -L", out=wanted),
+        Kept(Action.SSH_AGENT, status=None, may_leave=True, marks=["sha256"]),
+    ]

@@ -33,6 +33,8 @@ MATRIX: dict[str, Cell] = {
     "ssh -L": forwards.local,
     "ssh -L, a socket": forwards.socket,
     "ssh -D": forwards.dynamic,
+    "ssh -R, port 0": forwards.remote,
+    "ssh -A": forwards.agent,
     "sftp": files.sftp,
     "sftp, recursive": files.sftp_recursive,
     "sftp, reput and reget": files.sftp_resumed,
@@ -56,6 +58,7 @@ MATRIX: dict[str, Cell] = {
     "ansible, pipelining": others.ansible_pipelining,
     "ansible, no pipelining": others.ansible_without_pipelining,
     "VS Code's way": editors.vscode,
+    "JetBrains' way": editors.jetbrains,
     "mosh is refused": mosh.mosh,
 }
 
