@@ -74,6 +74,13 @@ async def pipes(desk: Desk) -> list[Kept]:
     ]
 
 
+async def input_that_nobody_reads(desk: Desk) -> list[Kept]:
+    """The command ends while the client still sends: its status arrives, and nothing hangs."""
+    ran = await desk.run(*desk.ssh, HOST, "head -c 3; exit 9", stdin=b"abc" * LARGE)
+    assert (ran.status, ran.out) == (9, b"abc"), ran
+    return [Kept(Action.SSH_EXEC, "head -c 3", 9, out=b"abc")]
+
+
 async def jump(desk: Desk) -> list[Kept]:
     said = await desk.must("ssh", "-F", desk.config, "-J", "bastion", HOST, "echo $LOGNAME")
     assert said == b"deploy\n"

@@ -27,6 +27,7 @@ MATRIX: dict[str, Cell] = {
     "ssh, exit by signal": openssh.exit_by_signal,
     "ssh, tar through pipes": openssh.pipes,
     "ssh, large input and output": exact.copied("exec"),
+    "ssh, input that nobody reads": openssh.input_that_nobody_reads,
     "ssh -J": openssh.jump,
     "ssh login@target@bastion": openssh.without_a_jump,
     "ssh, ControlMaster": openssh.sharing_a_connection,
