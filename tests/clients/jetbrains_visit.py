@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import base64
 import json
+import shlex
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import paramiko  # type: ignore[import-untyped]
 
-CONNECT = "import socket; print(socket.create_connection(('127.0.0.1', {port})).recv(100).decode())"
+CONNECT = """\
+import socket
+try:
+    there = socket.create_connection(("127.0.0.1", {port}))
+except ConnectionRefusedError:  # somebody else has this port of the one loopback, and sshd the other's
+    there = socket.create_connection(("::1", {port}))
+print(there.recv(100).decode())
+"""
 
 
 def main() -> None:
@@ -31,7 +39,7 @@ def main() -> None:
             copied.result()
         transport = client.get_transport()
         listening = transport.request_port_forward("127.0.0.1", 0, answer)
-        reached = run(client, f'{sys.executable} -c "{CONNECT.format(port=listening)}"', "")
+        reached = run(client, shlex.join([sys.executable, "-c", CONNECT.format(port=listening)]), "")
         transport.cancel_port_forward("127.0.0.1", listening)
     json.dump({"ran": ran, "reached": reached}, sys.stdout)
 

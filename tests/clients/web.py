@@ -43,14 +43,13 @@ async def port_of(process: Running) -> int:
 
 
 async def get(port: int, name: str, *, socks: int | None = None) -> bytes:
-    """The file ``name`` from 127.0.0.1:``port``, as seen from the end of the proxy at ``socks``, if there is one."""
+    """The file ``name`` from the loopback's ``port``, as seen from the end of the proxy at ``socks``, if any."""
     return await asyncio.to_thread(_get, port, name, socks)
 
 
 def _get(port: int, name: str, socks: int | None) -> bytes:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
-    if socks is not None:
-        connection.sock = _through(socks, port)
+    connection.sock = _direct(port) if socks is None else _through(socks, port)
     try:
         connection.request("GET", f"/{name}")
         response = connection.getresponse()
@@ -58,6 +57,14 @@ def _get(port: int, name: str, socks: int | None) -> bytes:
         return response.read()
     finally:
         connection.close()
+
+
+def _direct(port: int) -> socket.socket:
+    """To either loopback: where sshd listens on both under one port, somebody else may have it on one of them."""
+    try:
+        return socket.create_connection(("127.0.0.1", port), timeout=SECONDS)
+    except ConnectionRefusedError:
+        return socket.create_connection(("::1", port), timeout=SECONDS)
 
 
 def _through(socks: int, port: int) -> socket.socket:
