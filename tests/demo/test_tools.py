@@ -10,7 +10,9 @@ import pytest
 from bastion.demo.tools import MissingTool, find_library, find_tool, tool_environment
 
 
-@pytest.mark.parametrize("name", ["ssh", "ssh-keygen", "sshd", "redis-server", "initdb", "postgres"])
+@pytest.mark.parametrize(
+    "name", ["ssh", "ssh-keygen", "sshd", "redis-server", "initdb", "postgres", "rsync", "git", "mosh-client"]
+)
 def test_every_program_that_tests_need_is_found_and_starts(name: str) -> None:
     flag = {"ssh": "-V", "sshd": "-t", "ssh-keygen": "-?"}.get(name, "--version")
     run = subprocess.run([find_tool(name), flag], env=tool_environment(), capture_output=True, text=True, check=False)
