@@ -34,7 +34,7 @@ def counting(events: Sequence[Event], target: Target) -> list[Learned]:
     learned: dict[str, Learned] = {}
     for event in events:
         line, by = str(event.details["key"]), str(event.details["by"])
-        if event.kind is Kind.TARGET_KEY_LEARNED:
+        if event.kind is Kind.HOSTKEY_LEARNED:
             learned[line] = Learned(line, by)
         else:
             learned.pop(line, None)
@@ -59,7 +59,7 @@ class HostKeys:
 
     async def learned(self, target: Target) -> list[Learned]:
         """Keys to trust beside the configured ones. Asked only when none of those was shown."""
-        wanted = EventFilter(kind="target:*", target=target.full_name)
+        wanted = EventFilter(kind="hostkey:*", target=target.full_name)
         return counting(await self._store.events(wanted), target)
 
     async def announced(self, target: Target, lines: Collection[str], *, by: str, session_id: str) -> None:
@@ -79,10 +79,10 @@ class HostKeys:
             log.warning("target announces more host keys than are kept", target=target.full_name, keys=len(now))
             return
         for line in sorted(now - known):
-            await self._write(Kind.TARGET_KEY_LEARNED, target, {"key": line, "by": by}, session_id)
+            await self._write(Kind.HOSTKEY_LEARNED, target, {"key": line, "by": by}, session_id)
             log.warning("target has a new host key: put its line into host_keys", target=target.full_name, line=line)
         for line in sorted(known - now):
-            await self._write(Kind.TARGET_KEY_FORGOTTEN, target, {"key": line, "by": by}, session_id)
+            await self._write(Kind.HOSTKEY_FORGOTTEN, target, {"key": line, "by": by}, session_id)
         self._settled[target.full_name] = now
 
     async def _write(self, kind: Kind, target: Target, details: Mapping[str, str], session_id: str) -> None:

@@ -36,14 +36,14 @@ async def lines(keys: HostKeys, target: Target = WEB) -> list[str]:
 
 
 async def kinds(store: SqlStore) -> list[Kind]:
-    return [event.kind for event in await store.events(EventFilter(kind="target:*"))]
+    return [event.kind for event in await store.events(EventFilter(kind="hostkey:*"))]
 
 
 async def test_a_key_that_the_configured_one_vouches_for_is_learned_once(keys: HostKeys, store: SqlStore) -> None:
     for _ in "again and again":
         await keys.announced(WEB, [PINNED, NEW], **ANNOUNCED)
     assert await lines(keys) == [NEW]
-    assert await kinds(store) == [Kind.TARGET_KEY_LEARNED]
+    assert await kinds(store) == [Kind.HOSTKEY_LEARNED]
 
 
 async def test_every_node_knows_it(keys: HostKeys, store: SqlStore, clock: FakeClock) -> None:
@@ -55,7 +55,7 @@ async def test_a_key_that_is_not_announced_any_more_is_forgotten(keys: HostKeys,
     await keys.announced(WEB, [PINNED, NEW], **ANNOUNCED)
     await keys.announced(WEB, [PINNED, NEWER], **ANNOUNCED)
     assert await lines(keys) == [NEWER]
-    assert await kinds(store) == [Kind.TARGET_KEY_LEARNED, Kind.TARGET_KEY_LEARNED, Kind.TARGET_KEY_FORGOTTEN]
+    assert await kinds(store) == [Kind.HOSTKEY_LEARNED, Kind.HOSTKEY_LEARNED, Kind.HOSTKEY_FORGOTTEN]
 
 
 async def test_a_learned_key_vouches_for_no_other(keys: HostKeys) -> None:

@@ -302,14 +302,14 @@ async def test_a_new_host_key_is_learned_while_the_configured_one_vouches_for_it
     bastion = ada.bastion
 
     async def learned() -> bool:
-        return bool(await bastion.events(Kind.TARGET_KEY_LEARNED))
+        return bool(await bastion.events(Kind.HOSTKEY_LEARNED))
 
     with ada.sshd(f"HostKey {changing.old}", "LogLevel DEBUG1", host_key=changing.new) as sshd:
         bastion.change_target(host_keys=(changing.old_line,))
         assert (await ada.visit())[1] == "here\n"
         await until(learned)
         assert any(PROVE in line for line in sshd.log())
-    (event,) = await bastion.events(Kind.TARGET_KEY_LEARNED)
+    (event,) = await bastion.events(Kind.HOSTKEY_LEARNED)
     assert event.details == {"key": changing.new_line, "by": changing.old_line}
     assert event.session_id == (await bastion.store.sessions(limit=1))[0].id
     with ada.sshd(host_key=changing.new):
