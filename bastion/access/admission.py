@@ -6,7 +6,7 @@ took is given back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import assert_never
@@ -44,6 +44,9 @@ PRESENCE = timedelta(seconds=30)
 NEAR_MISSES = timedelta(days=1)
 """How far back ended grants are looked up, to explain a denial."""
 
+
+Objection = Callable[[], Awaitable[Deny | None]]
+"""Asked last, of what is allowed so far; None lets it pass."""
 
 LOGGED_OUT = "You have been logged out since. Log in again: bastion login"
 
@@ -114,8 +117,12 @@ class Admission:
         self._node = node
         self._patience = Patience(store=store, clock=clock)
 
-    async def open(self, wish: Wish) -> Admitted | Deny | NeedsGrant:
+    async def open(self, wish: Wish, *, objection: Objection | None = None) -> Admitted | Deny | NeedsGrant:
         """Decide ``wish`` and, if it is allowed, open a session for it.
+
+        Args:
+            wish: what is wanted.
+            objection: where it leads, for instance, which is nobody's to learn who may not go there.
 
         Raises:
             Unavailable: the audit log, coordination or recorder did not do its part; nothing was opened.
@@ -136,6 +143,8 @@ class Admission:
                 other = replace(access, action=wish.or_else)
                 if isinstance(otherwise := await self._decide(other, now, occupied), Allow):
                     access, decision = other, otherwise
+        if isinstance(decision, Allow) and objection is not None:
+            decision = await objection() or decision
         match decision:
             case Deny() | NeedsGrant():
                 return await self._refuse(wish, identity, place, decision, now, target)

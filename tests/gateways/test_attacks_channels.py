@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from bastion.core.audit import Kind
 from bastion.core.recording import Header, Lines
 from bastion.gateways.ssh.limits import MAX_CHANNELS, MAX_VARIABLES, MIN_PACKET
 from tests.gateways.forgery import Client, certificate_of
+from tests.gateways.trap import trap
 from tests.gateways.wire import (
     CHANNEL_DATA,
     CHANNEL_EXTENDED,
@@ -165,30 +166,6 @@ async def test_a_variable_that_is_longer_than_any_is_not_taken(bastion: World) -
 
 
 # Forwards -------------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Trap:
-    """A service on this machine that nobody should reach through the bastion."""
-
-    port: int
-    visits: int = 0
-
-
-@asynccontextmanager
-async def trap() -> AsyncIterator[Trap]:
-    caught = Trap(0)
-
-    def visited(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        caught.visits += 1
-        writer.close()
-
-    server = await asyncio.start_server(visited, "127.0.0.1", 0)
-    caught.port = server.sockets[0].getsockname()[1]
-    try:
-        yield caught
-    finally:
-        server.close()
 
 
 HOSTS = ["127.0.0.1", "localhost", "::1", "0.0.0.0", "0", "127.1", "2130706433", "::ffff:127.0.0.1", "[::1]", "", "*",

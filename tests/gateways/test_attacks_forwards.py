@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from bastion.core.opening import Opening
 from bastion.core.policy import SSH_ACTIONS, Action, Demands
 from bastion.core.target import Target
 from tests.gateways.forgery import Client, certificate_of
+from tests.gateways.trap import trap
 from tests.gateways.wire import CHANNEL_CLOSE, CHANNEL_DATA, CHANNEL_EXTENDED, Wire, connected, forward
 from tests.world import WEB_PRODUCTION, WEB_STAGING, World, person
 
@@ -60,30 +61,6 @@ async def logged_in(
     async with connected(bastion.port) as wire:
         await wire.log_in(username, certificate, client)
         yield wire
-
-
-@dataclass
-class Trap:
-    """A service on this machine that nobody should reach through the bastion."""
-
-    port: int
-    visits: int = 0
-
-
-@asynccontextmanager
-async def trap() -> AsyncIterator[Trap]:
-    caught = Trap(0)
-
-    def visited(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        caught.visits += 1
-        writer.close()
-
-    server = await asyncio.start_server(visited, ["127.0.0.1", "::1"], 0)
-    caught.port = server.sockets[0].getsockname()[1]
-    try:
-        yield caught
-    finally:
-        server.close()
 
 
 ELSEWHERE = [
@@ -163,6 +140,19 @@ async def test_a_name_that_means_something_else_the_second_time_is_sent_as_what_
         wire.open(b"direct-tcpip", forward("db.internal", caught.port))
         assert "off limits" in await wire.refused()
         assert (len(seen), caught.visits) == (1, 0)
+
+
+@shared
+async def test_who_may_not_go_there_learns_nothing_of_where_it_would_lead(
+    careless: World, ada: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Place, grant and policy come first: the name is not even looked up, nor the list read out."""
+    monkeypatch.setitem(careless.names, "db.internal", ["169.254.1.1", "198.51.100.1"])
+    async with logged_in(careless, ada, actions=SSH_ACTIONS) as wire:
+        for host in ("db.internal", "169.254.1.1", "198.51.100.1"):
+            wire.open(b"direct-tcpip", forward(host, 443))
+            assert "No live grant lets" in await wire.refused()
+    assert len(careless.names["db.internal"]) == 2
 
 
 @shared

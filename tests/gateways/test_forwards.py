@@ -265,7 +265,7 @@ async def test_vs_codes_way_works_and_both_of_its_connections_are_recorded(door:
 
 @shared
 async def test_a_forward_needs_its_action_and_the_target_its_list(door: World, ada: Identity) -> None:
-    await door.grant(ada, actions=SSH_ACTIONS - {Action.SSH_FORWARD_LOOPBACK})
+    await door.grant(ada, actions=SSH_ACTIONS - {Action.SSH_FORWARD_LOOPBACK} | {Action.SSH_FORWARD})
     key, port, other = await door.certify(ada), free_port(), free_port()
     async with echo() as service:
         lead = ("-L", f"{port}:127.0.0.1:{service.port}", "-L", f"{other}:10.20.0.7:{service.port}")

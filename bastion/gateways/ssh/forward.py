@@ -13,7 +13,7 @@ from typing import Any, assert_never
 import asyncssh
 import structlog
 
-from bastion.access.admission import Admitted, Wish
+from bastion.access.admission import Admitted, Objection, Wish
 from bastion.core.errors import BastionError, Refused
 from bastion.core.forward import Named, Way, action_of, parse_peer, spelled
 from bastion.core.policy import Action, Deny, NeedsGrant
@@ -66,12 +66,23 @@ class Forwards:
         if isinstance(peer, Deny):
             raise await self._refusal(self.wish(Action.SSH_FORWARD, spelled(printable(host, 60), port)), peer)
         wish = self.wish(action_of(peer), f"to {peer}")
-        way = await self._house.lookup.way(peer, self._target)
-        if isinstance(way, Deny):
-            raise await self._refusal(wish, way)
-        found = f" ({way.addresses[0]})" if isinstance(peer, Named) else ""
-        name = f"forward to {peer}{found} from {spelled(printable(origin[0], 60), origin[1])}"
-        return await self._open(wish, name, lambda connection, pipe: _connect(connection, pipe, way, wish, origin[1]))
+        ways: list[Way] = []
+
+        async def objection() -> Deny | None:
+            way = await self._house.lookup.way(peer, self._target)
+            if isinstance(way, Deny):
+                return way
+            ways.append(way)
+            return None
+
+        def name() -> str:
+            found = f" ({ways[0].addresses[0]})" if isinstance(peer, Named) else ""
+            return f"forward to {peer}{found} from {spelled(printable(origin[0], 60), origin[1])}"
+
+        async def connect(connection: asyncssh.SSHClientConnection, pipe: Pipe) -> None:
+            await _connect(connection, pipe, ways[0], wish, origin[1])
+
+        return await self._open(wish, name, connect, objection)
 
     async def to_socket(self, path: str) -> PipeEnd:
         """``-L`` to a Unix socket at the target.
@@ -84,9 +95,10 @@ class Forwards:
             raise await self._refusal(wish, flaw)
 
         async def connect(connection: asyncssh.SSHClientConnection, pipe: Pipe) -> None:
+            # The library's types want a session of text, and that of a socket; ours is one of bytes, for both.
             await connection.create_unix_connection(lambda: pipe.side(Side.TARGET), path)  # type: ignore[arg-type, return-value]
 
-        return await self._open(wish, f"forward to socket {printable(path)}", connect)
+        return await self._open(wish, lambda: f"forward to socket {printable(path)}", connect)
 
     async def listen(self, wish: Wish, name: str, open_at_client: OpenAtClient, listen: Listen) -> Listening:
         """``-R``: have the target listen.
@@ -152,19 +164,28 @@ class Forwards:
         await refuse(self._house, wish, reason)
         return prohibited(reason)
 
-    async def _open(self, wish: Wish, name: str, connect: Connect) -> PipeEnd:
+    async def _open(
+        self, wish: Wish, name: Callable[[], str], connect: Connect, objection: Objection | None = None
+    ) -> PipeEnd:
         ready: asyncio.Future[PipeEnd] = asyncio.get_running_loop().create_future()
-        self._house.spawn(self._carry(wish, name, connect, ready))
+        self._house.spawn(self._carry(wish, name, connect, objection, ready))
         return await ready
 
-    async def _carry(self, wish: Wish, name: str, connect: Connect, ready: asyncio.Future[PipeEnd]) -> None:
+    async def _carry(
+        self,
+        wish: Wish,
+        name: Callable[[], str],
+        connect: Connect,
+        objection: Objection | None,
+        ready: asyncio.Future[PipeEnd],
+    ) -> None:
         """The whole life of one stream, in the order of every visit: admission, target, bytes, end."""
         try:
-            visit = Visit(self._house, await admit(self._house, wish))
+            visit = Visit(self._house, await admit(self._house, wish, objection))
         except BastionError as error:
             _fail(ready, prohibited(error.public))
             return
-        pipe = Pipe(name, mark=visit.mark, failed=lambda: pipe.cut(End.RECORDER))
+        pipe = Pipe(name(), mark=visit.mark, failed=lambda: pipe.cut(End.RECORDER))
         self._live.add(pipe)
         end, line = End.INTERRUPTED, None
         try:
@@ -189,14 +210,14 @@ class Forwards:
             await visit.finish(end)
 
 
-async def admit(house: House, wish: Wish) -> Admitted:
-    """Ask for a session without anybody who could wait for an approval.
+async def admit(house: House, wish: Wish, objection: Objection | None = None) -> Admitted:
+    """Ask for a session without anybody who could wait for an approval; see `Admission.open` for ``objection``.
 
     Raises:
         Refused: no; it is written down.
         Unavailable: the bastion cannot do its part.
     """
-    decision = await house.admission.open(wish)
+    decision = await house.admission.open(wish, objection=objection)
     match decision:
         case Admitted():
             return decision
