@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,29 +12,10 @@ import pytest
 from bastion.cli import exits, waiting
 from bastion.demo.stage import LOGIN, STAGING_WEB
 from tests.cli.contractor import Contractor, contractor
+from tests.running import Waiting
 from tests.world import until
 
 ASKING = ("bastion", "request", STAGING_WEB, "--as", LOGIN, "--for", "1h", "--because", "a test")
-
-
-class Waiting:
-    """A program of theirs, and what it has said on standard error so far."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.said = ""
-        self._reading = asyncio.create_task(self._read())
-
-    async def _read(self) -> None:
-        assert self.process.stderr is not None
-        while line := await self.process.stderr.readline():
-            self.said += line.decode()
-
-    async def end(self) -> tuple[int, str]:
-        assert self.process.stdout is not None
-        out = await asyncio.wait_for(self.process.stdout.read(), 60)
-        await self._reading
-        return await self.process.wait(), out.decode()
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import paramiko  # type: ignore[import-untyped]
+import paramiko  # type: ignore[import-untyped]  # it brings no types
 
 CONNECT = """\
 import socket

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 
-import paramiko  # type: ignore[import-untyped]
+import paramiko  # type: ignore[import-untyped]  # it brings no types
 
 
 def answer(title: str, instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:

@@ -6,7 +6,7 @@ import base64
 import json
 import sys
 
-import paramiko  # type: ignore[import-untyped]
+import paramiko  # type: ignore[import-untyped]  # it brings no types
 
 
 def main() -> None:

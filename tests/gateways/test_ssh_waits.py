@@ -18,6 +18,7 @@ from bastion.adapters.policy import CedarPolicies
 from bastion.core.audit import Kind
 from bastion.core.grant import Request, Verdict
 from tests.plain import PROGRAMS, plain_logins, program
+from tests.running import Waiting
 from tests.world import POLICY, WEB_STAGING, World, person, until, world
 
 ADA, SAM, SIA = person("ada"), person("sam", frozenset({"sre"})), person("sia", frozenset({"sre"}))
@@ -52,26 +53,6 @@ def approval(bastion: World) -> Approval:
 async def ask(approval: Approval, **changes: object) -> Request:
     wish = Wish((WEB_STAGING,), ("admin",), timedelta(hours=1), "look at it")
     return await approval.request(ADA, ADA, replace(wish, **changes), None)  # type: ignore[arg-type]
-
-
-class Waiting:
-    """An `ssh` that waits, and what it has said so far."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
-        self.said = ""
-        self._reading = asyncio.create_task(self._read())
-
-    async def _read(self) -> None:
-        assert self.process.stderr is not None
-        while line := await self.process.stderr.readline():
-            self.said += line.decode()
-
-    async def end(self) -> tuple[int, str]:
-        assert self.process.stdout is not None
-        out = await asyncio.wait_for(self.process.stdout.read(), 20)
-        await self._reading
-        return await self.process.wait(), out.decode()
 
 
 @asynccontextmanager

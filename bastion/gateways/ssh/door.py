@@ -306,11 +306,12 @@ class Door(asyncssh.SSHServer):
             return None
 
         async def at_client(pipe: Pipe, host: str, port: int) -> None:
+            # The library's types want the session of a socket; ours is one for every kind of stream.
             await self._connection.create_agent_channel().open(lambda: pipe.side(Side.CLIENT))  # type: ignore[arg-type, return-value]
 
         async def at_target(connection: asyncssh.SSHClientConnection, listening: Listening) -> Any:
             lent = cast(ProvenConnection, connection)
-            lent.lend(listening.accept)  # type: ignore[arg-type]
+            lent.lend(listening.accept)  # type: ignore[arg-type]  # as above
             return Lent(lent)
 
         try:
