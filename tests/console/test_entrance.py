@@ -146,7 +146,8 @@ def test_who_is_no_balancer_is_who_they_are_and_their_header_is_a_broken_request
     for header in HEADERS.values():
         said = answered(loop, header, STRANGER, tls)
         assert b"you are" not in said
-        assert b"400" in said.split(b"\r\n")[0] or tls is not None
+        # A connection that is closed with bytes unread is reset, and a reset may overtake the answer (RFC 9112, 9.6).
+        assert b"400" in said.split(b"\r\n")[0] or b"reset by peer" in said or tls is not None
 
 
 def test_a_second_header_is_the_clients_own_and_not_believed(tls: Tls) -> None:

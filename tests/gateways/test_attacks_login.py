@@ -526,7 +526,7 @@ async def test_ssh_inside_ssh_inside_ssh_is_refused(bastion: World) -> None:
         inner = await jump(outer, WEB_STAGING)
         await inner.log_in("deploy", ada.blob, ada.client)
         inner.open(b"direct-tcpip", String(WEB_STAGING) + UInt32(22) + String(b"127.0.0.1") + UInt32(1))
-        assert "not on the target's forward list" in await inner.refused()
+        assert "does not include ssh:forward" in await inner.refused()
 
 
 async def test_the_user_name_inside_does_not_choose_another_target(bastion: World) -> None:
