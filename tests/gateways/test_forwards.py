@@ -7,7 +7,7 @@ import hashlib
 import os
 import struct
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -122,23 +122,25 @@ async def ready(bastion: World, ada: Identity, *besides: Action) -> Path:
     return await bastion.certify(ada)
 
 
-LOOPBACKS = ("127.0.0.1", "::1")
+HERE = ("127.0.0.1",)
+LOOPBACKS = (*HERE, "::1")
+"""sshd that is to listen at any port may have got it on one of them alone."""
 
 
-async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """To a port that somebody is about to listen at: sshd, given any port, may have got it on one loopback alone."""
+async def connect(port: int, addresses: Sequence[str] = HERE) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """To a port that `ssh` or sshd is about to listen at."""
     async with asyncio.timeout(30):
         while True:
-            for address in LOOPBACKS:
+            for address in addresses:
                 try:
                     return await asyncio.open_connection(address, port)
                 except ConnectionRefusedError:
                     await asyncio.sleep(0.02)
 
 
-async def exchange(port: int, data: bytes) -> bytes:
+async def exchange(port: int, data: bytes, addresses: Sequence[str] = HERE) -> bytes:
     """Send ``data`` and an end, and read everything; nothing when it is cut off."""
-    reader, writer = await connect(port)
+    reader, writer = await connect(port, addresses)
     writer.write(data)
     writer.write_eof()
     try:
@@ -333,8 +335,8 @@ async def test_the_target_listens_for_a_client_and_stops_with_the_grant(door: Wo
     async with echo() as service, ssh(door, key, "-R", f"0:127.0.0.1:{service.port}") as client:
         await client.says("Allocated port ")
         port = int(client.said.split(b"Allocated port ")[1].split()[0])
-        assert await exchange(port, b"from there") == b"FROM THERE"
-        reader, writer = await connect(port)
+        assert await exchange(port, b"from there", LOOPBACKS) == b"FROM THERE"
+        reader, writer = await connect(port, LOOPBACKS)
         writer.write(b"live")
         assert await reader.readexactly(4) == b"LIVE"
         (session,) = await sessions_of(door, ada)
