@@ -186,6 +186,7 @@ class Supervision:
             case NeedsGrant():
                 watched.cut(End.EXPIRED if watched.session.until <= self._clock.now() else End.POLICY)
             case Deny():
-                watched.cut(End.POLICY)
+                # The fence is a reason of its own, whichever of the two looks notices it first.
+                watched.cut(End.POLICY if self._admission.is_inside(watched.session) else End.FENCE)
             case _:
                 assert_never(decision)
