@@ -115,12 +115,16 @@ async def test_a_live_session_is_cut_within_a_second_and_told_why(
     assert end.sentence in said
     assert took < SECONDS + 0.5, "half a second is the ssh client's own way out on a busy machine"
     await until(lambda: _ended(bastion, end))
-    assert not await bastion.coordination.occupied(ADA.id)
+    await until(lambda: _vacated(bastion))
     assert (await bastion.events(Kind.SESSION_ENDED))[-1].reasons == (end.sentence,)
 
 
 async def _ended(bastion: World, end: End) -> bool:
     return (await bastion.only_session()).end is end
+
+
+async def _vacated(bastion: World) -> bool:
+    return not await bastion.coordination.occupied(ADA.id)
 
 
 async def test_a_connection_without_a_session_reads_that_the_node_stops(bastion: World) -> None:
