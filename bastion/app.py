@@ -10,7 +10,7 @@ import ssl
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -88,8 +88,23 @@ class Node:
     ssh_port: int
     http_port: int
     policies: CurrentPolicies
+    gateway: SshGateway
     write: Callable[..., Awaitable[None]]
     """Write an event of the node's own: its kind, reasons, and details by name."""
+
+    async def drain(self) -> None:
+        """Let nobody in any more, and return when the last session has ended or its time is up."""
+        if not self.settings.drain:
+            return
+        until = SystemClock().now() + self.settings.drain
+        self.gateway.close_the_door(
+            outside="The bastion is about to restart. Connect again in a moment.",
+            inside=f"The bastion restarts at {until:%H:%M} UTC. What is not done by then will be cut off.",
+        )
+        log.info("waiting for sessions to end", live=self.supervision.live, until=until.isoformat())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.drain.total_seconds()):
+                await self.supervision.until_none_is_live()
 
     async def reload(self, path: Path) -> None:
         """Read the configuration again and take over its policies, or keep the old ones if anything is wrong.
@@ -223,7 +238,9 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
         stack.push_async_callback(_ended, asyncio.create_task(_keep_pace(steady, store)))
         for work in chats.background:
             stack.push_async_callback(_ended, asyncio.create_task(work()))
-        yield Node(settings, supervision, identities.freshness, ssh_port, runner.addresses[0][1], policies, write)
+        yield Node(
+            settings, supervision, identities.freshness, ssh_port, runner.addresses[0][1], policies, gateway, write
+        )
 
 
 def _routes(
@@ -357,19 +374,22 @@ async def _write(parts: _Parts, kind: Kind, reasons: tuple[str, ...] = (), **det
 
 
 def run(path: Path) -> None:
-    """Serve until SIGTERM or SIGINT; SIGHUP reloads. Raises ConfigError when nothing could be started."""
+    """Serve until SIGTERM or SIGINT, which wait for live sessions once; SIGHUP reloads.
+
+    Raises ConfigError when nothing could be started.
+    """
     uvloop.run(_serve(path, load(path)))
 
 
 async def _serve(path: Path, settings: Settings) -> None:
-    stop = asyncio.Event()
+    told: asyncio.Queue[None] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, told.put_nowait, None)
     async with running(settings, clock=SystemClock()) as node:
         log.info("bastion is up", node=settings.node, ssh=node.ssh_port, http=node.http_port)
         watching = asyncio.create_task(watch(node))
-        stopping = asyncio.create_task(stop.wait())
+        stopping = asyncio.create_task(_until_stopped(node, told))
         reloading: set[asyncio.Task[None]] = set()
 
         def reload() -> None:
@@ -384,6 +404,15 @@ async def _serve(path: Path, settings: Settings) -> None:
             node.supervision.cut_all(End.SHUTDOWN)
             watching.result()
         watching.cancel()
+
+
+async def _until_stopped(node: Node, told: asyncio.Queue[None]) -> None:
+    """The first signal lets sessions end by themselves for a while, a second one does not."""
+    await told.get()
+    draining, again = asyncio.create_task(node.drain()), asyncio.create_task(told.get())
+    await asyncio.wait({draining, again}, return_when=asyncio.FIRST_COMPLETED)
+    draining.cancel()
+    again.cancel()
 
 
 async def watch(node: Node) -> None:

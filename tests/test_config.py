@@ -802,5 +802,5 @@ def test_settings_are_what_the_module_says_they_are() -> None:
     assert set(Settings.model_fields) == {
         "node", "public_url", "listen", "tls", "proxy_protocol", "data", "store", "coordination", "issuers", "geo",
         "regions", "environments", "targets", "policy", "policy_tests", "certificates", "chat", "workloads", "signals",
-        "qr_codes", "notices", "recordings",
+        "qr_codes", "notices", "recordings", "drain",
     }  # fmt: skip

@@ -58,6 +58,8 @@ class Supervision:
         self._admission = admission
         self._clock = clock
         self._watched: dict[str, Watched] = {}
+        self._none_is_live = asyncio.Event()
+        self._none_is_live.set()
 
     def watch(
         self,
@@ -71,16 +73,23 @@ class Supervision:
 
         ``files`` is what it was allowed to do with files; it ends when that would be less.
         """
+        self._none_is_live.clear()
         self._watched[session.id] = Watched(session, cut, warn, self._clock.now(), files)
 
     def unwatch(self, session: Session) -> None:
         """Idempotent."""
         self._watched.pop(session.id, None)
+        if not self._watched:
+            self._none_is_live.set()
 
     @property
     def live(self) -> int:
         """How many sessions this node has."""
         return len(self._watched)
+
+    async def until_none_is_live(self) -> None:
+        """Wait for the last session to end, whyever it does."""
+        await self._none_is_live.wait()
 
     def cut_all(self, end: End) -> None:
         """End every session of this node."""

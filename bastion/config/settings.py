@@ -59,6 +59,9 @@ MIN_LOGIN_WITHIN, MAX_LOGIN_WITHIN = timedelta(minutes=15), timedelta(days=30)
 MIN_CHECK, MAX_CHECK = timedelta(seconds=30), timedelta(minutes=30)
 """Between questions whether an issuer stands by a login: it bears so many, and an hour without an answer is the end."""
 
+MAX_DRAIN = timedelta(hours=12)
+"""Beyond it nobody who is told to wait is still waiting."""
+
 MIN_AGE, MAX_AGE = timedelta(days=1), timedelta(days=366)
 """Of geo data."""
 
@@ -117,6 +120,7 @@ Check = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_CHEC
 UnusedAfter = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_UNUSED, MAX_UNUSED))]
 LoginWithin = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_LOGIN_WITHIN, MAX_LOGIN_WITHIN))]
 KeptInFull = Annotated[values.Size | None, *_setting(values.size, pattern="^([0-9]{1,6}[KMGT]iB|everything)$")]
+Drain = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, timedelta(0), MAX_DRAIN))]
 Acr = Annotated[str, *_setting(values.word, minLength=1)]
 Pattern = Annotated[str, *_setting(values.subject_pattern, minLength=1)]
 Algorithms = Annotated[
@@ -438,6 +442,8 @@ class Settings(Section):
     """Whether an OpenSSH client that logs in by a browser is shown the link as a QR code too; needs UTF-8 there."""
     proxy_protocol: tuple[Balancer, ...] = ()
     """Balancers whose PROXY header is believed."""
+    drain: Drain = timedelta(minutes=5)
+    """How long live sessions may go on when the bastion is told to stop; new ones are refused meanwhile."""
     data: FilePath
     store: StoreEntry = StoreEntry()
     coordination: CoordinationEntry = CoordinationEntry()

@@ -47,6 +47,7 @@ node: demo
 public_url: http://127.0.0.1:{http}
 listen: {{ssh: "127.0.0.1:{ssh}", http: "127.0.0.1:{http}"}}
 data: data
+drain: 0s
 issuers:
   - issuer: {issuer}
     client_id: bastion

@@ -100,6 +100,9 @@ class Door(asyncssh.SSHServer):
 
     def begin_auth(self, username: str) -> bool:
         self._named = username
+        if (closing := self._house.closing.sentence) is not None:
+            # Not earlier: what a client has sent and nobody has read resets the connection, and the sentence with it.
+            self._connection.disconnect(asyncssh.DISC_BY_APPLICATION, closing)
         return True
 
     def public_key_auth_supported(self) -> bool:

@@ -20,6 +20,7 @@ from bastion.core.session import End
 from bastion.core.target import Catalogue
 from bastion.gateways.listener import Greeting, neighbours
 from bastion.gateways.ssh.algorithms import offered
+from bastion.gateways.ssh.closing import Closing
 from bastion.gateways.ssh.door import Door
 from bastion.gateways.ssh.internals import DoorConnection, check_version
 from bastion.gateways.ssh.lookup import Lookup
@@ -72,7 +73,10 @@ class SshGateway:
         max_starting: int = MAX_STARTING,
     ) -> None:
         check_version()
-        self._house = House(admission, certification, supervision, logins, invitation, connector, lookup, self._spawn)
+        self._closing = Closing()
+        self._house = House(
+            admission, certification, supervision, logins, invitation, connector, lookup, self._closing, self._spawn
+        )
         self._supervision = supervision
         self._catalogue = catalogue
         self._balancers = balancers
@@ -137,6 +141,13 @@ class SshGateway:
     def _done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("session crashed", exc_info=error)
+
+    def close_the_door(self, *, outside: str, inside: str) -> None:
+        """Let nobody in any more, who read ``outside``, while those who are inside go on and read ``inside``."""
+        self._closing.begin(outside=outside, inside=inside)
+        for connection in list(self._connections):
+            if not connection.has_logged_in:
+                connection.disconnect(asyncssh.DISC_BY_APPLICATION, outside)
 
     async def stop(self) -> None:
         """Close the listener, end every session as `End.SHUTDOWN`, and wait until each is written down. Idempotent."""

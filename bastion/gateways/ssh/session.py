@@ -196,6 +196,8 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
 
     async def _admit(self) -> Admitted | None:
         """Ask for the session; None when it was denied and the client was told why."""
+        if (closing := self._house.closing.sentence) is not None:
+            raise Refused(closing)
         wish = self._wish()
         if wish.command is not None and (reason := why_unfit(wish.command)) is not None:
             await self._house.admission.refuse_forward(wish, reason)
@@ -259,7 +261,8 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
             relay.say(NO_SCP)
             return Ended(End.POLICY, REFUSED_STATUS)
         try:
-            return await self._over_a_line(admitted, relay)
+            with self._house.closing.heard_by(relay.say):
+                return await self._over_a_line(admitted, relay)
         except TargetUnreachable as error:
             log.warning("target unreachable", session=admitted.session.id, error=str(error))
             relay.say(error.public)

@@ -16,6 +16,7 @@ from bastion.access.devicelogin import DeviceLogins
 from bastion.access.supervision import Supervision
 from bastion.core.errors import BastionError
 from bastion.core.session import End
+from bastion.gateways.ssh.closing import Closing
 from bastion.gateways.ssh.line import Lines
 from bastion.gateways.ssh.lookup import Lookup
 from bastion.gateways.ssh.plainlogin import Invitation
@@ -35,6 +36,7 @@ class House:
     invitation: Invitation
     connector: Connector
     lookup: Lookup
+    closing: Closing
     spawn: Callable[[Coroutine[Any, Any, None]], None]
     """Owns the session's task, and waits for it when the gateway stops."""
 
