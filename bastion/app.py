@@ -36,6 +36,7 @@ from bastion.access.doorstep import Doorstep
 from bastion.access.freshness import Freshness
 from bastion.access.hostkeys import HostKeys, Learned
 from bastion.access.linking import Linking
+from bastion.access.offering import Offering
 from bastion.access.outbox import Outbox
 from bastion.access.prospects import Prospects
 from bastion.access.reach import Reach
@@ -180,6 +181,7 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
             supervision=supervision,
             logins=DeviceLogins(doorstep=doorstep, **parts("store", "coordination", "catalogue", "clock", "node")),
             invitation=Invitation(settings.public_url, settings.qr_codes),
+            offering=_offering(parts),
             connector=Connector(
                 certification=certification, signer=signer, host_keys=HostKeys(**parts("store", "clock", "node"))
             ),
@@ -282,6 +284,12 @@ def _routes(
     ]
     callers = Callers(tokens=tokens, api_tokens=api_tokens, doorstep=doorstep, public_url=settings.public_url)
     return console.build(routes=routes, callers=callers)
+
+
+def _offering(parts: _Parts) -> Offering:
+    """What the menu of the SSH gateway is made from."""
+    approval = Approval(**parts("store", "policies", "coordination", "catalogue", "clock", "node"))
+    return Offering(approval=approval, **parts("store", "policies", "catalogue", "locator", "clock"))
 
 
 def _desk(settings: Settings, parts: _Parts) -> Desk:

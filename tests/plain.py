@@ -121,7 +121,7 @@ class Client:
 
     def __init__(self, arguments: Sequence[str], folder: Path) -> None:
         self._arguments = list(arguments)
-        self._folder = folder
+        self.environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "TERM": "xterm", "LANG": "C.UTF-8"}
         self.seen = b""
 
     async def __aenter__(self) -> Client:
@@ -129,8 +129,7 @@ class Client:
         self.process = await asyncio.create_subprocess_exec(
             *self._arguments, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
             preexec_fn=_own_terminal,
-            env={"PATH": os.environ["PATH"], "HOME": str(self._folder), "TERM": "xterm", "LANG": "C.UTF-8"}
-            | tool_environment(),
+            env=self.environment | tool_environment(),
         )  # fmt: skip
         os.close(theirs)
         os.set_blocking(self._ours, False)
@@ -149,6 +148,11 @@ class Client:
             self.seen += os.read(self._ours, 65536)
         except OSError:
             asyncio.get_running_loop().remove_reader(self._ours)
+
+    @property
+    def terminal(self) -> int:
+        """Its descriptor, on the side of who sits in front of it."""
+        return self._ours
 
     def type(self, text: str) -> None:
         os.write(self._ours, text.encode())

@@ -20,11 +20,13 @@ from typing import Any, TypedDict, cast
 import asyncssh
 
 from bastion.access.admission import Admission
+from bastion.access.approval import Approval
 from bastion.access.certification import Certification
 from bastion.access.devicelogin import DeviceLogins
 from bastion.access.doorstep import Doorstep
 from bastion.access.hostkeys import HostKeys
 from bastion.access.ids import new_id
+from bastion.access.offering import Offering
 from bastion.access.prospects import Prospects
 from bastion.access.supervision import Supervision
 from bastion.adapters.coordination.memory import MemoryCoordination
@@ -104,6 +106,7 @@ class World:
     recordings: FileRecordings
     signer: FileSigner
     connector: Connector
+    offering: Offering
     certification: Certification
     supervision: Supervision
     gateway: SshGateway
@@ -322,9 +325,15 @@ async def world(
         connector = Connector(
             certification=certification, signer=signer, host_keys=host_keys, keepalive=keepalive
         )  # fmt: skip
+        approval = Approval(
+            store=store, policies=policies, coordination=coordination, catalogue=catalogue, clock=clock, node="test-1"
+        )
+        offering = Offering(
+            store=store, policies=policies, catalogue=catalogue, locator=locator, approval=approval, clock=clock
+        )
         gateway = SshGateway(
             admission=admission, certification=certification, supervision=supervision, connector=connector,
-            catalogue=catalogue, host_key=host_key, lookup=lookup, logins=logins,
+            catalogue=catalogue, host_key=host_key, lookup=lookup, logins=logins, offering=offering,
             invitation=Invitation(public_url, qr_codes), login_timeout=login_timeout,
         )  # fmt: skip
         port = await gateway.start("127.0.0.1", 0)
@@ -332,7 +341,8 @@ async def world(
         try:
             yield World(
                 folder=folder, clock=clock, store=store, coordination=coordination, policies=policies,
-                recordings=recordings, signer=signer, connector=connector, certification=certification,
+                recordings=recordings, signer=signer, connector=connector, offering=offering,
+                certification=certification,
                 supervision=supervision,
                 gateway=gateway, catalogue=catalogue, port=port,
                 host_key=" ".join(host_key.export_public_key().decode().split()[:2]),

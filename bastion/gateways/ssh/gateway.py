@@ -13,6 +13,7 @@ import structlog
 from bastion.access.admission import Admission
 from bastion.access.certification import Certification
 from bastion.access.devicelogin import DeviceLogins
+from bastion.access.offering import Offering
 from bastion.access.supervision import Supervision
 from bastion.core.algorithms import CIPHERS, KEY_EXCHANGES, MACS
 from bastion.core.geofence import Address, Network
@@ -68,6 +69,7 @@ class SshGateway:
         catalogue: Catalogue,
         host_key: asyncssh.SSHKey,
         lookup: Lookup,
+        offering: Offering,
         balancers: tuple[Network, ...] = (),
         login_timeout: float = LOGIN_TIMEOUT,
         max_starting: int = MAX_STARTING,
@@ -75,7 +77,16 @@ class SshGateway:
         check_version()
         self._closing = Closing()
         self._house = House(
-            admission, certification, supervision, logins, invitation, connector, lookup, self._closing, self._spawn
+            admission,
+            certification,
+            supervision,
+            logins,
+            invitation,
+            connector,
+            lookup,
+            offering,
+            self._closing,
+            self._spawn,
         )
         self._supervision = supervision
         self._catalogue = catalogue

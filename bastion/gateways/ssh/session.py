@@ -20,6 +20,7 @@ from bastion.core.session import End
 from bastion.core.sftp import SftpWatch
 from bastion.core.target import parse_destination, printable
 from bastion.core.watching import Watch
+from bastion.gateways.ssh.choosing import DUMB, Choosing, is_utf8
 from bastion.gateways.ssh.line import NO_MORE, Line, Lines
 from bastion.gateways.ssh.relay import REFUSED_STATUS, Ended, Relay, TargetSession, screen
 from bastion.gateways.ssh.target import TargetUnreachable
@@ -34,6 +35,12 @@ CUT = 0.4
 
 WINDOW = 2 * 1024 * 1024
 """Bytes a peer may send ahead; OpenSSH's own default (channels.h)."""
+
+INTERRUPT = b"\x03"
+"""What a terminal in raw mode sends for Ctrl-C."""
+
+MAX_EARLY = 4096
+"""Bytes that somebody may type while they wait."""
 
 TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 """A terminal's name (term(7)): it goes into the recording's first line and the target's environment."""
@@ -86,6 +93,10 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
         self._started = False
         self._gone = False
         self._unsaid: list[str] = []
+        self._choosing: Choosing | None = None
+        self._is_waiting = False
+        """For an approval. A terminal sends Ctrl-C as a byte, so what comes meanwhile is looked at."""
+        self._gave_up = False
 
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
         self._channel = chan
@@ -122,15 +133,23 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
     def data_received(self, data: bytes, datatype: int | None) -> None:
         if self._relay is not None:
             self._relay.from_client(data)
+        elif self._choosing is not None:
+            self._choosing.data_received(data)
         else:
             self._early.append(data)
-            self._channel.pause_reading()
+            if not self._is_waiting:
+                self._channel.pause_reading()
+            elif self._pty is not None and INTERRUPT in data:
+                self._gave_up = True
+            elif sum(map(len, self._early)) > MAX_EARLY:
+                self._channel.pause_reading()
 
     def eof_received(self) -> bool:
         if self._relay is not None:
             self._relay.client_eof()
         else:
             self._early_eof = True
+            self._leave_menu()
         return True
 
     def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:
@@ -138,6 +157,8 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
             self._relay.resize(width, height, pixwidth, pixheight)
         elif self._pty is not None:
             self._pty = Pty(self._pty.term, (width, height, pixwidth, pixheight), self._pty.modes)
+            if self._choosing is not None:
+                self._choosing.resized(width, height)
 
     def signal_received(self, signal: str) -> None:
         if self._relay is not None:
@@ -154,15 +175,24 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
     def pause_writing(self) -> None:
         if self._opening is not None:
             self._opening.pause_target()
+        elif self._choosing is not None:
+            self._choosing.pause_writing()
 
     def resume_writing(self) -> None:
         if self._opening is not None:
             self._opening.resume_target()
+        elif self._choosing is not None:
+            self._choosing.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone = True
+        self._leave_menu()
         if self._opening is not None:
             self._opening.client_closed()
+
+    def _leave_menu(self) -> None:
+        if self._choosing is not None:
+            self._choosing.left()
 
     @property
     def is_gone(self) -> bool:
@@ -198,6 +228,9 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
         """Ask for the session; None when it was denied and the client was told why."""
         if (closing := self._house.closing.sentence) is not None:
             raise Refused(closing)
+        if self._wants_menu and not await self._has_chosen():
+            self._channel.exit(0)
+            return None
         wish = self._wish()
         if wish.command is not None and (reason := why_unfit(wish.command)) is not None:
             await self._house.admission.refuse_forward(wish, reason)
@@ -215,9 +248,39 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
             case _:
                 assert_never(decision)
 
+    @property
+    def _wants_menu(self) -> bool:
+        """Whether somebody sits at a terminal that can show one, and has named no target in any way."""
+        named = self._fixed_target is not None or "@" in self._username or "%" in self._username
+        return not named and self._action is Action.SSH_SHELL and self._pty is not None and self._pty.term not in DUMB
+
+    async def _has_chosen(self) -> bool:
+        """Show the menu; whether a target was chosen, which from then on is as if its name had been typed."""
+        assert self._pty is not None  # noqa: S101 - or there would be no menu
+        house = self._house
+        self._choosing = choosing = Choosing(self._channel, house.offering, self._proven, self._address)
+        try:
+            offer = await choosing.choose(self._pty.size[:2], utf8=is_utf8(self._channel.get_environment_bytes()))
+        finally:
+            self._choosing = None
+        if offer is None:
+            return False
+        self._early = [choosing.rest] if choosing.rest else []
+        self._username = f"{offer.login}@{offer.target}"
+        if choosing.said:
+            self._say(choosing.said)
+        return True
+
     async def _has_waited(self, wish: Wish) -> bool:
         """Wait for the answer to a request that covers ``wish``; whether there is one that lets it go on."""
-        return await self._house.admission.wait_for_grant(wish, say=self._say, gone=lambda: self._gone)
+        self._is_waiting = True
+        self._channel.resume_reading()
+        try:
+            return await self._house.admission.wait_for_grant(
+                wish, say=self._say, gone=lambda: self._gone or self._gave_up
+            )
+        finally:
+            self._is_waiting = False
 
     def _wish(self) -> Wish:
         destination = parse_destination(self._username)

@@ -13,6 +13,7 @@ import structlog
 from bastion.access.admission import Admission, Admitted
 from bastion.access.certification import Certification
 from bastion.access.devicelogin import DeviceLogins
+from bastion.access.offering import Offering
 from bastion.access.supervision import Supervision
 from bastion.core.errors import BastionError
 from bastion.core.session import End
@@ -36,6 +37,7 @@ class House:
     invitation: Invitation
     connector: Connector
     lookup: Lookup
+    offering: Offering
     closing: Closing
     spawn: Callable[[Coroutine[Any, Any, None]], None]
     """Owns the session's task, and waits for it when the gateway stops."""
