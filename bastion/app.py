@@ -7,6 +7,7 @@ import base64
 import functools
 import signal
 import ssl
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -58,6 +59,7 @@ from bastion.app_identity import Identities, compose
 from bastion.chatops.desk import Desk
 from bastion.chatops.errands import Errands
 from bastion.config import Settings, load, read_policy
+from bastion.config.values import MAX_WORKERS
 from bastion.console import app as console
 from bastion.console import certificates, clients, clilogin, device, grants, links, openapi, records
 from bastion.console import tokens as console_tokens
@@ -114,7 +116,7 @@ class Node:
         are not touched.
         """
         try:
-            settings = load(path)
+            settings = load(path).model_copy(update={"node": self.settings.node})
             policies = _policies(settings, settings.catalogue())
         except ConfigError as error:
             log.error("configuration refused, the old one stays", problems=error.problems)
@@ -145,8 +147,10 @@ class _Parts:
 
 
 @asynccontextmanager
-async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
+async def running(settings: Settings, *, clock: Clock, worker: int = 1) -> AsyncIterator[Node]:
     """A node that listens while the block runs, and has ended every session when it is left.
+
+    Of several workers the first does what is done once; what others do beside it is held apart by leases.
 
     Raises:
         ConfigError: a part cannot be started; nothing listens.
@@ -168,7 +172,8 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
         recordings = FileRecordings(
             settings.data / "recordings", settings.data / "keys", catalogue.regions, clock=clock
         )
-        await recover(store=store, recordings=recordings, node=settings.node, clock=clock)
+        for name in _left_behind(settings, worker):
+            await recover(store=store, recordings=recordings, node=name, clock=clock)
         everywhere = parts("store", "coordination", "policies", "locator", "catalogue", "clock", "node")
         signer = _signer(settings, catalogue)
         admission = Admission(recordings=recordings, **everywhere)
@@ -224,9 +229,12 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
         )
         try:
             at = settings.listen.http
-            runner = await console.serve(routes, at.host, at.port, _tls(settings), balancers=settings.proxy_protocol)
+            shared = settings.workers > 1
+            runner = await console.serve(
+                routes, at.host, at.port, _tls(settings), balancers=settings.proxy_protocol, shared=shared
+            )
             stack.push_async_callback(runner.cleanup)
-            ssh_port = await gateway.start(settings.listen.ssh.host, settings.listen.ssh.port)
+            ssh_port = await gateway.start(settings.listen.ssh.host, settings.listen.ssh.port, shared=shared)
             stack.push_async_callback(gateway.stop)
         except OSError as error:
             raise ConfigError([f"cannot listen: {error.strerror or error}"]) from None
@@ -236,13 +244,18 @@ async def running(settings: Settings, *, clock: Clock) -> AsyncIterator[Node]:
         outbox = Outbox(ways=chats.notices, **parts("store", "coordination", "clock", "node"))
         sweeping = Sweeping(unused_after=settings.notices.unused_after, **parts("store", "clock", "node"))
         stack.push_async_callback(_ended, asyncio.create_task(outbox.run()))
-        stack.push_async_callback(_ended, asyncio.create_task(sweeping.run()))
         stack.push_async_callback(_ended, asyncio.create_task(_keep_pace(steady, store)))
-        for work in chats.background:
+        for work in [sweeping.run, *chats.background] if worker == 1 else []:
             stack.push_async_callback(_ended, asyncio.create_task(work()))
         yield Node(
             settings, supervision, identities.freshness, ssh_port, runner.addresses[0][1], policies, gateway, write
         )
+
+
+def _left_behind(settings: Settings, worker: int) -> list[str]:
+    """Whose open sessions are over: this worker's own, and to the first one those of workers that there are no more."""
+    gone = range(settings.workers + 1, MAX_WORKERS + 1) if worker == 1 else ()
+    return [settings.node, *(settings.of_worker(number).node for number in gone)]
 
 
 def _routes(
@@ -381,20 +394,25 @@ async def _write(parts: _Parts, kind: Kind, reasons: tuple[str, ...] = (), **det
         await transaction.append(event)
 
 
-def run(path: Path) -> None:
+def run(path: Path, worker: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT, which wait for live sessions once; SIGHUP reloads.
+
+    A ``worker`` also stops when its standard input ends: then the process is gone that would start it again.
 
     Raises ConfigError when nothing could be started.
     """
-    uvloop.run(_serve(path, load(path)))
+    uvloop.run(_serve(path, load(path), worker))
 
 
-async def _serve(path: Path, settings: Settings) -> None:
+async def _serve(path: Path, settings: Settings, worker: int | None) -> None:
     told: asyncio.Queue[None] = asyncio.Queue()
     loop = asyncio.get_running_loop()
+    if worker is not None:
+        settings = settings.of_worker(worker)
+        loop.add_reader(sys.stdin, _orphaned, loop, told)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.put_nowait, None)
-    async with running(settings, clock=SystemClock()) as node:
+    async with running(settings, clock=SystemClock(), worker=worker or 1) as node:
         log.info("bastion is up", node=settings.node, ssh=node.ssh_port, http=node.http_port)
         watching = asyncio.create_task(watch(node))
         stopping = asyncio.create_task(_until_stopped(node, told))
@@ -412,6 +430,12 @@ async def _serve(path: Path, settings: Settings) -> None:
             node.supervision.cut_all(End.SHUTDOWN)
             watching.result()
         watching.cancel()
+
+
+def _orphaned(loop: asyncio.AbstractEventLoop, told: asyncio.Queue[None]) -> None:
+    """Standard input, to which nobody writes, has ended."""
+    loop.remove_reader(sys.stdin)
+    told.put_nowait(None)
 
 
 async def _until_stopped(node: Node, told: asyncio.Queue[None]) -> None:

@@ -447,6 +447,18 @@ MISTAKES = {
         "via: deploy@web-1",
         "targets[1].via: web-1.production.eu is behind itself: web-1.production.eu → web-1.production.eu",
     ),
+    "workers without anything between them": (
+        "# workers: 4 ",
+        "workers: 4 ",
+        "workers: 4",
+        "workers: needs coordination.url to be a Redis server: memory is that of one process",
+    ),
+    "too many workers": (
+        "# workers: 4 ",
+        "workers: 400 ",
+        "workers: 400",
+        "workers: must be a number from 1 to 64",
+    ),
     "algorithm that no target gets": (
         "    # algorithms: [diffie-hellman-group14-sha256] ",
         "    algorithms: [aes128-cbc] ",
@@ -802,5 +814,5 @@ def test_settings_are_what_the_module_says_they_are() -> None:
     assert set(Settings.model_fields) == {
         "node", "public_url", "listen", "tls", "proxy_protocol", "data", "store", "coordination", "issuers", "geo",
         "regions", "environments", "targets", "policy", "policy_tests", "certificates", "chat", "workloads", "signals",
-        "qr_codes", "notices", "recordings", "drain",
+        "qr_codes", "notices", "recordings", "drain", "workers",
     }  # fmt: skip

@@ -26,13 +26,29 @@ def register(app: typer.Typer) -> None:
     geo.register(app)
 
 
-def serve(config: ConfigOption = CONFIG) -> None:
-    """Run this node until it is told to stop (SIGTERM, SIGINT). SIGHUP reads the policy and configuration again."""
-    from bastion import app
+def serve(
+    config: ConfigOption = CONFIG,
+    worker: Annotated[int | None, typer.Option(hidden=True, help="Be this one of several")] = None,
+) -> None:
+    """Run this node until it is told to stop (SIGTERM, SIGINT). SIGHUP reads the policy and configuration again.
+
+    It then waits for live sessions as long as `drain` says; told a second time, it does not.
+    """
+    import signal
+
+    from bastion.config import load
     from bastion.core.errors import ConfigError
 
+    # Until there is something that could be read again; by default it would end the process.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        app.run(config)
+        if worker is None and (count := load(config).workers) > 1:
+            from bastion.cli.workers import supervise
+
+            raise typer.Exit(supervise(config, count))
+        from bastion import app
+
+        app.run(config, worker)
     except ConfigError as error:
         for problem in error.problems:
             typer.echo(problem, err=True)

@@ -15,7 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from bastion.config import values
 from bastion.config.problems import Problem
+from bastion.config.secret import Plain
 from bastion.config.settings import (
+    CoordinationEntry,
     DiscordEntry,
     EnvironmentEntry,
     IssuerEntry,
@@ -89,6 +91,8 @@ def warnings(settings: Settings) -> Iterator[str]:
             other = f"issuers[{first[prefix]}]"
             yield f"issuers[{i}].claims.group_prefix: is that of {other}, so their groups of one name are one group"
         first.setdefault(prefix, i)
+    if settings.workers > 1 and settings.store.url == Plain("sqlite"):
+        yield "workers: share one SQLite file, in which one of them writes at a time; PostgreSQL takes them all"
     for i, target in enumerate(settings.targets):
         if target.algorithms:
             old = ", ".join(sorted(target.algorithms))
@@ -240,6 +244,16 @@ def _listeners(readable: Readable) -> Iterator[Problem]:
         yield Problem(("tls",), "is missing; it can be left out only when public_url is on loopback")
 
 
+def _workers(readable: Readable) -> Iterator[Problem]:
+    try:
+        count = values.workers(readable.raw.get("workers", 1))
+    except ValueError:
+        return
+    coordination = readable.one(CoordinationEntry, "coordination") or CoordinationEntry()
+    if count > 1 and coordination.url == Plain("memory"):
+        yield Problem(("workers",), "needs coordination.url to be a Redis server: memory is that of one process")
+
+
 def _chat(readable: Readable) -> Iterator[Problem]:
     slack = readable.one(SlackEntry, "chat", "slack")
     if slack is not None and not slack.workspaces:
@@ -264,7 +278,7 @@ def _chat(readable: Readable) -> Iterator[Problem]:
 
 
 _CHECKS: tuple[Callable[[Readable], Iterator[Problem]], ...] = (
-    _targets, _hops, _regions, _environments, _issuers, _workloads, _signals, _geo, _listeners, _chat,
+    _targets, _hops, _regions, _environments, _issuers, _workloads, _signals, _geo, _listeners, _workers, _chat,
 )  # fmt: skip
 
 

@@ -96,6 +96,11 @@ MayBeEmpty = Annotated[str, *_setting(lambda raw: raw if raw == "" else values.t
 Label = Annotated[str, *_setting(values.label, pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Login = Annotated[str, *_setting(values.login, pattern="^[a-z_][a-z0-9_-]{0,31}$")]
 Port = Annotated[int, PlainValidator(values.port), WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 65535})]
+Workers = Annotated[
+    int,
+    PlainValidator(values.workers),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": values.MAX_WORKERS}),
+]
 Country = Annotated[str, *_setting(values.country, pattern="^[A-Z]{2}$")]
 Net = Annotated[Network, *_setting(values.network)]
 Balancer = Annotated[Network, *_setting(values.balancer)]
@@ -434,6 +439,8 @@ class Settings(Section):
     model_config = ConfigDict(title="Bastion")
 
     node: Label
+    workers: Workers = 1
+    """Processes that share the listeners' ports; more than one need Redis between them."""
     public_url: PublicUrl
     """An origin, without a slash at its end."""
     listen: ListenEntry
@@ -465,6 +472,10 @@ class Settings(Section):
 
     def model_post_init(self, context: Any, /) -> None:
         self._base = context["base"] if context else Path()
+
+    def of_worker(self, worker: int) -> Settings:
+        """The same for one of several workers, which are nodes to one another. The first has the node's own name."""
+        return self if worker == 1 else self.model_copy(update={"node": f"{self.node}.{worker}"})
 
     @property
     def base(self) -> Path:

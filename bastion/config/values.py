@@ -46,6 +46,9 @@ OBEYED = ("LD_*", "DYLD_*", "GCONV_PATH", "BASH_*", "ENV", "IFS", "PATH", "PS4",
           "SSH_*", "GIT_*", "PYTHON*", "PERL*", "RUBY*", "NODE_*", "JAVA_*", "KRB5*", "HOME", "SHELL")  # fmt: skip
 """Variables by which loaders, shells, interpreters and `git` are told what to run."""
 
+MAX_WORKERS = 64
+"""Of one node; a machine with more cores is better two nodes."""
+
 MAX_HOST = 253
 """Characters of a host name (RFC 1035, section 2.3.4, without the root)."""
 
@@ -90,6 +93,12 @@ def login(raw: Any) -> str:
 def port(raw: Any) -> int:
     if isinstance(raw, bool) or not isinstance(raw, int) or not 1 <= raw <= 65535:
         raise ValueError("must be a number from 1 to 65535")
+    return raw
+
+
+def workers(raw: Any) -> int:
+    if isinstance(raw, bool) or not isinstance(raw, int) or not 1 <= raw <= MAX_WORKERS:
+        raise ValueError(f"must be a number from 1 to {MAX_WORKERS}")
     return raw
 
 

@@ -97,8 +97,11 @@ async def serve(
     ssl_context: ssl.SSLContext | None,
     *,
     balancers: Sequence[Network] = (),
+    shared: bool = False,
 ) -> web.AppRunner:
     """Listen. ``runner.addresses`` says where; ``await runner.cleanup()`` stops.
+
+    With ``shared`` other processes may listen at the same port, and each gets a part of the connections.
 
     ``balancers`` say in a PROXY header for whom they speak; of anybody else such a header is a broken request.
 
@@ -111,7 +114,7 @@ async def serve(
     await runner.setup()
     entrance = Entrance(handlers=cast(Any, runner.server), tls=ssl_context, balancers=balancers)
     try:
-        await Site(runner, entrance, host, port).start()
+        await Site(runner, entrance, host, port, shared=shared).start()
     except OSError:
         await runner.cleanup()
         raise

@@ -127,9 +127,11 @@ class Arrival(Greeting):
 class Site(web.BaseSite):
     """Where a runner listens, with an entrance of our own."""
 
-    def __init__(self, runner: web.BaseRunner, entrance: Entrance, host: str, port: int) -> None:
+    def __init__(
+        self, runner: web.BaseRunner, entrance: Entrance, host: str, port: int, *, shared: bool = False
+    ) -> None:
         super().__init__(runner)
-        self._entrance, self._host, self._port = entrance, host, port
+        self._entrance, self._host, self._port, self._shared = entrance, host, port, shared
 
     @property
     def name(self) -> str:
@@ -138,4 +140,6 @@ class Site(web.BaseSite):
     async def start(self) -> None:
         await super().start()
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._entrance.arrive, self._host, self._port, backlog=BACKLOG)
+        self._server = await loop.create_server(
+            self._entrance.arrive, self._host, self._port, backlog=BACKLOG, reuse_port=self._shared or None
+        )

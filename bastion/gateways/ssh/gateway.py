@@ -77,16 +77,16 @@ class SshGateway:
         check_version()
         self._closing = Closing()
         self._house = House(
-            admission,
-            certification,
-            supervision,
-            logins,
-            invitation,
-            connector,
-            lookup,
-            offering,
-            self._closing,
-            self._spawn,
+            admission=admission,
+            certification=certification,
+            supervision=supervision,
+            logins=logins,
+            invitation=invitation,
+            connector=connector,
+            lookup=lookup,
+            offering=offering,
+            closing=self._closing,
+            spawn=self._spawn,
         )
         self._supervision = supervision
         self._catalogue = catalogue
@@ -99,10 +99,13 @@ class SshGateway:
         self._connections: dict[DoorConnection, Address] = {}
         self._server: asyncio.Server | None = None
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen; the port that was bound, for when ``port`` is 0."""
+    async def start(self, host: str, port: int, *, shared: bool = False) -> int:
+        """Listen; the port that was bound, for when ``port`` is 0.
+
+        With ``shared`` other processes may listen there as well, and each gets a part of the connections.
+        """
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._greet, host, port, backlog=BACKLOG)
+        self._server = await loop.create_server(self._greet, host, port, backlog=BACKLOG, reuse_port=shared or None)
         bound: int = self._server.sockets[0].getsockname()[1]
         self._house.lookup.listens_at(bound)
         return bound
