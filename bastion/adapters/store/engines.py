@@ -5,7 +5,7 @@ How each of the two is that is in `sqlite` and `postgresql`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -29,7 +29,9 @@ class Pen(Protocol):
         """Begin a transaction in which no other writer's statements come between, of this node or another."""
         ...
 
-    async def run(self, statement: Executable, values: Values | None = None) -> Answer: ...
+    def run(self, statement: Executable, values: Values | None = None) -> Awaitable[Answer]:
+        """Run one statement. Where the result is a future, it needs no task of its own."""
+        ...
 
     async def commit(self) -> None:
         """When it returns, everything since `begin` is durable."""

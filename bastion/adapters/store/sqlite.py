@@ -58,8 +58,8 @@ class SqliteEngine:
         # Without IMMEDIATE a transaction that reads before it writes fails, or loses an update, when two meet.
         await self._writer.do(lambda connection: connection.execute("BEGIN IMMEDIATE"))
 
-    async def run(self, statement: Executable, values: Values | None = None) -> Answer:
-        return await self._writer.do(_running(statement, values))
+    def run(self, statement: Executable, values: Values | None = None) -> asyncio.Future[Answer]:
+        return self._writer.ask(_running(statement, values))
 
     async def commit(self) -> None:
         await self._writer.do(sqlite3.Connection.commit)
@@ -135,19 +135,19 @@ class _Threads:
 
     async def do(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """What ``job`` returns or raises. It is done even if the caller is cancelled meanwhile."""
-        result: T = await self._ask(job)
-        return result
+        return await self.ask(job)
 
     async def drop(self) -> None:
         """Close a connection; another is opened when there is something to do."""
-        await self._ask(None)
+        await self.ask(None)
 
-    def _ask(self, job: Callable[[sqlite3.Connection], Any] | None) -> asyncio.Future[Any]:
+    def ask(self, job: Callable[[sqlite3.Connection], T] | None) -> asyncio.Future[T]:
+        """The same, as a future."""
         if not self._is_started:
             self._is_started = True
             for thread in self._threads:
                 thread.start()
-        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._jobs.put((job, done))
         return done
 

@@ -182,11 +182,15 @@ class Batch:
         A cancelled statement costs its connection, and with it all the others in this batch: somebody who hangs up in
         the right moment must not be able to do that to them.
         """
-        return await _to_the_end(self._execute(statement, values))
-
-    async def _execute(self, statement: Executable, values: Values | None) -> Answer:
-        with self._spoiled():
-            return await self._pen.run(statement, values)
+        running = asyncio.ensure_future(self._pen.run(statement, values))
+        try:
+            with self._spoiled():
+                return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await _done(running)
+            with suppress(BastionError), self._spoiled():
+                running.result()  # what went wrong meanwhile concerns the others
+            raise
 
     @contextmanager
     def _spoiled(self) -> Iterator[None]:
@@ -204,10 +208,15 @@ async def _to_the_end(work: Coroutine[Any, Any, T]) -> T:
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        while not running.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait({running})
+        await _done(running)
         raise
+
+
+async def _done(running: asyncio.Future[Any]) -> None:
+    """Wait, whoever is cancelled meanwhile."""
+    while not running.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({running})
 
 
 class Block:
