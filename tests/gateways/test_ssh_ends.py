@@ -203,7 +203,7 @@ async def test_no_door_opens_without_an_audit_log(bastion: World, monkeypatch: p
     ran = await bastion.ssh(key, f"deploy@{WEB_STAGING}@bastion", "true")
     assert "audit log cannot be written" in ran.err
     assert not any("Accepted" in line for line in bastion.staging.log())
-    assert not await bastion.coordination.occupied(ADA.id)
+    await until(lambda: _vacated(bastion))
 
 
 async def test_no_door_opens_without_a_recorder(bastion: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +218,7 @@ async def test_no_door_opens_without_a_recorder(bastion: World, monkeypatch: pyt
     assert "nothing is opened" in ran.err
     assert not any("Accepted" in line for line in bastion.staging.log())
     assert (await bastion.only_session()).end is End.RECORDER
-    assert not await bastion.coordination.occupied(ADA.id)
+    await until(lambda: _vacated(bastion))
 
 
 async def test_production_does_not_open_while_staging_is_open(bastion: World) -> None:
