@@ -24,7 +24,7 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from bastion import __version__, app_chat
+from bastion import __version__, app_chat, heap
 from bastion.access.admission import Admission
 from bastion.access.apitokens import ApiTokens
 from bastion.access.approval import Approval
@@ -401,7 +401,9 @@ def run(path: Path, worker: int | None = None) -> None:
 
     Raises ConfigError when nothing could be started.
     """
-    uvloop.run(_serve(path, load(path), worker))
+    settings = load(path)
+    heap.keep()
+    uvloop.run(_serve(path, settings, worker))
 
 
 async def _serve(path: Path, settings: Settings, worker: int | None) -> None:

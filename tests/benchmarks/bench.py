@@ -39,14 +39,26 @@ class Bench:
     jump: list[str]
     """Through OpenSSH's own `ssh -J`, over the other target's sshd."""
 
-    async def ssh(self, way: list[str], command: str) -> float:
+    async def ssh(self, way: list[str], command: str, *, stdin: Path = Path(os.devnull)) -> float:
         """Run ``command``, its output thrown away; seconds."""
-        began = time.perf_counter()
-        process = await asyncio.create_subprocess_exec(
-            *way, command, env=self.stage.environment("contractor"), stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        _, said = await process.communicate()
+        return await self._timed(*way, command, stdin=stdin)
+
+    async def scp(self, way: list[str], source: str, destination: str) -> float:
+        """Copy a file by sftp; seconds. ``{}`` in one of the paths is the host."""
+        _, *options, host = way
+        if "@" in host:  # scp would take the target for the host
+            login, bastion = host.rsplit("@", 1)
+            options, host = [*options, "-o", f"User={login}"], bastion
+        return await self._timed("scp", *options, source.format(host), destination.format(host))
+
+    async def _timed(self, *command: str, stdin: Path = Path(os.devnull)) -> float:
+        with stdin.open("rb") as given:
+            began = time.perf_counter()
+            process = await asyncio.create_subprocess_exec(
+                *command, env=self.stage.environment("contractor"), stdin=given, stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            _, said = await process.communicate()
         if process.returncode:
             raise RuntimeError(said.decode())
         return time.perf_counter() - began

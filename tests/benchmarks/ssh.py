@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import asyncssh
@@ -28,16 +29,30 @@ KEYSTROKES = 500
 
 
 async def bulk(bench: Bench) -> AsyncIterator[tuple[str, float]]:
-    """Throughput of a target's output, recorded, over that of plain ssh, and of `ssh -J`."""
-    command = f"head -c {BULK} /dev/zero"
-    times: dict[str, list[float]] = {"through": [], "direct": [], "jump": []}
-    for _ in range(ROUNDS):
-        for name, way in (("through", bench.through), ("direct", bench.direct), ("jump", bench.jump)):
-            times[name].append(await bench.ssh(way, command))
-    through, direct, jump = (statistics.median(times[name]) for name in ("through", "direct", "jump"))
-    yield "ssh_bulk_mb_per_s", BULK / through / 1e6
-    yield "ssh_bulk_vs_direct", direct / through
-    yield "ssh_bulk_vs_jump", jump / through
+    """Throughput from a target and to it, recorded, over that of plain ssh, and of `ssh -J`; by a pipe and by sftp."""
+    file = bench.stage.folder / "bulk"
+    with file.open("wb") as zeros:
+        zeros.truncate(BULK)
+    kinds: dict[str, Callable[[list[str]], Awaitable[float]]] = {
+        "ssh_bulk": lambda way: bench.ssh(way, f"head -c {BULK} /dev/zero"),
+        "ssh_bulk_up": lambda way: bench.ssh(way, "cat >/dev/null", stdin=file),
+        "ssh_bulk_sftp": lambda way: bench.scp(way, f"{{}}:{file}", os.devnull),
+        "ssh_bulk_sftp_up": lambda way: bench.scp(way, str(file), f"{{}}:{os.devnull}"),
+    }
+    ways = {"through": bench.through, "direct": bench.direct, "jump": bench.jump}
+    for name, run in kinds.items():
+        times: dict[str, list[float]] = {way: [] for way in ways}
+        cpu = []
+        for _ in range(ROUNDS):
+            for way, arguments in ways.items():
+                before = bench.cpu_seconds()
+                times[way].append(await run(arguments))
+                cpu += [bench.cpu_seconds() - before] if way == "through" else []
+        through, direct, jump = (statistics.median(times[way]) for way in ways)
+        yield f"{name}_mb_per_s", BULK / through / 1e6
+        yield f"{name}_cpu_s_per_gb", statistics.median(cpu) * 1e9 / BULK
+        yield f"{name}_vs_direct", direct / through
+        yield f"{name}_vs_jump", jump / through
 
 
 async def connect(bench: Bench) -> AsyncIterator[tuple[str, float]]:

@@ -87,6 +87,7 @@ OVERRIDDEN: list[tuple[type, type, str, list[str]]] = [
     (TargetConnection, SSHConnection, "pause_writing", []),
     (TargetConnection, SSHConnection, "resume_writing", []),
     (TargetConnection, SSHConnection, "_recv_pkthdr", []),
+    (TargetConnection, SSHConnection, "_reset_keepalive_timer", []),
     (LeanGCM, Encryption, "encrypt_packet", ["seq", "header", "packet"]),
     (LeanGCM, Encryption, "decrypt_header", ["seq", "first_block", "header_len"]),
     (LeanGCM, Encryption, "decrypt_packet", ["seq", "first", "rest", "header_len", "mac"]),

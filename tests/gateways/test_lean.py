@@ -19,6 +19,8 @@ from tests.gateways.wire import (
     CHANNEL_DATA,
     CHANNEL_EOF,
     GLOBAL_REQUEST,
+    REQUEST_FAILURE,
+    REQUEST_SUCCESS,
     WINDOW_ADJUST,
     Wire,
     connected,
@@ -193,3 +195,15 @@ async def test_each_direction_has_the_lean_cipher_after_each_exchange_of_keys(do
         (connection,) = door.gateway._connections
         assert isinstance(connection._send_encryption, LeanGCM)
         assert isinstance(connection._recv_encryption, LeanGCM)
+
+
+async def test_a_peer_that_is_heard_on_and_on_sets_no_timer_each_time(door: World) -> None:
+    async with ada(door) as wire:
+        (connection,) = door.gateway._connections
+        timers = []
+        for _ in range(50):
+            wire.send(Byte(GLOBAL_REQUEST) + String(b"keepalive@openssh.com") + Boolean(True))
+            await wire.expect(REQUEST_FAILURE, REQUEST_SUCCESS)
+            timers.append(connection._keepalive_timer)
+        assert None not in timers
+        assert len(set(map(id, timers))) < 50

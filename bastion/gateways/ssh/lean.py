@@ -39,6 +39,9 @@ GCM = (b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com")
 MUCH = 4 * 2**20
 """Bytes of channel data by another cipher, after which a key exchange for a lean one is worth its round trips."""
 
+HEARD = 1.0
+"""Seconds for which a peer that was heard counts as alive, without another timer."""
+
 _OPENSSH = b"SSH-2.0-OpenSSH_"
 
 _SEQUENCE = 0xFFFFFFFF
@@ -59,22 +62,22 @@ class LeanGCM(Encryption):
 
     def seal(self, length: bytes, packet: bytes) -> bytes:
         """``packet`` encrypted, and its tag; ``length`` is authenticated with it and goes before it."""
-        return self._cipher.encrypt(self._nonce(), packet, length)
+        count = self._count
+        self._count = (count + 1) & _COUNTER
+        return self._cipher.encrypt(self._fixed + count.to_bytes(8), packet, length)
 
     def open(self, length: memoryview, sealed: memoryview) -> bytes:
         """What `seal` was given. Raises `MACError`."""
+        count = self._count
+        self._count = (count + 1) & _COUNTER
         try:
-            return self._cipher.decrypt(self._nonce(), sealed, length)
+            return self._cipher.decrypt(self._fixed + count.to_bytes(8), sealed, length)
         except InvalidTag:
             raise MACError("MAC verification failed") from None
 
     def keep(self, packet: bytes) -> None:
         """Give ``packet``, which is open already, to asyncssh when it asks to have the next one opened."""
         self._opened = packet
-
-    def _nonce(self) -> bytes:
-        count, self._count = self._count, (self._count + 1) & _COUNTER
-        return self._fixed + count.to_bytes(8, "big")
 
     # What asyncssh asks of a cipher.
 
@@ -167,9 +170,10 @@ class LeanChannel(SSHChannel[bytes]):
             else:
                 self.send_packet(MSG_CHANNEL_EXTENDED_DATA, UInt32(datatype), piece)
 
-    def takes(self, size: int) -> bool:
-        """Whether ``size`` bytes may come now; if not, asyncssh says what is wrong with them."""
-        return self._recv_state == "open" and size <= self._recv_window
+    @property
+    def room(self) -> int:
+        """Bytes that may come now, -1 for not even none; of more, asyncssh says what is wrong with them."""
+        return self._recv_window if self._recv_state == "open" else -1
 
     def deliver(self, data: bytes) -> None:
         """What came, of one or several packets."""
@@ -225,6 +229,7 @@ class LeanConnection(QuietConnection):
     """A connection whose channels are lean, and hold back what it cannot send."""
 
     _stopped = False
+    _heard_until = 0.0
 
     def add_channel(self, chan: SSHChannel[Any]) -> int:
         """asyncssh makes channels of its own kinds, and each is added before it does anything."""
@@ -273,10 +278,11 @@ class LeanConnection(QuietConnection):
             return False
         out: list[bytes] = []
         sent = 0
+        noise = os.urandom(BLOCK + 3)
         for start in range(0, len(data), size):
             piece = data[start : start + size]
             padding = -(_DATA.size + len(piece) + 4) % BLOCK + 4
-            packet = b"".join((_DATA.pack(padding, MSG_CHANNEL_DATA, number, len(piece)), piece, os.urandom(padding)))
+            packet = b"".join((_DATA.pack(padding, MSG_CHANNEL_DATA, number, len(piece)), piece, noise[:padding]))
             length = _LENGTH.pack(len(packet))
             out += (length, cipher.seal(length, packet))
             sent += len(packet)
@@ -291,6 +297,13 @@ class LeanConnection(QuietConnection):
         )
 
     # Receiving ------------------------------------------------------------------------------------------------------
+
+    def _reset_keepalive_timer(self) -> None:
+        """The peer lives. asyncssh sets the timer at every read; in seconds, one of a thousand reads will do."""
+        now = self._loop.time()
+        if now >= self._heard_until:
+            self._heard_until = now + HEARD
+            super()._reset_keepalive_timer()
 
     def _recv_pkthdr(self) -> bool:
         """asyncssh asks for the beginning of a packet: take all the packets of data that are there."""
@@ -315,9 +328,10 @@ class LeanConnection(QuietConnection):
             body = at + _LENGTH.size
             packet = cipher.open(view[at:body], view[body:after])
             if not self._take(packet, gathered):
+                cipher.keep(packet)
                 gathered.deliver()
                 self._inpbuf = received[at:]
-                return self._hand_over(cipher, packet)
+                return self._hand_over()
             self._recv_seq = (self._recv_seq + 1) & _SEQUENCE
             at = after
         self._inpbuf = received[at:]
@@ -326,25 +340,23 @@ class LeanConnection(QuietConnection):
 
     def _take(self, packet: bytes, gathered: _Gathered) -> bool:
         """Whether it was a packet of data, or a window for it, with nothing wrong about it."""
-        if len(packet) < BLOCK or packet[1] not in (MSG_CHANNEL_DATA, MSG_CHANNEL_WINDOW_ADJUST):
+        if len(packet) < BLOCK:
             return False
         padding, kind, number, size = _DATA.unpack_from(packet)
-        channel = self._channels.get(number)
-        if not isinstance(channel, LeanChannel):
-            return False
-        if kind == MSG_CHANNEL_WINDOW_ADJUST:
-            return len(packet) == _ADJUST.size + padding and channel.adjust(size)
-        ahead = gathered.size if gathered.channel is channel else 0
-        if len(packet) != _DATA.size + size + padding or not channel.takes(ahead + size):
-            return False
-        if gathered.channel is not channel:
-            gathered.deliver()
-        gathered.add(channel, packet[_DATA.size : _DATA.size + size])
-        return True
+        if kind == MSG_CHANNEL_DATA:
+            if number != gathered.number:
+                gathered.begin(number, self._channels.get(number))
+            if size > gathered.room or len(packet) != _DATA.size + size + padding:
+                return False
+            gathered.add(packet, size)
+            return True
+        if kind == MSG_CHANNEL_WINDOW_ADJUST and len(packet) == _ADJUST.size + padding:
+            channel = self._channels.get(number)
+            return isinstance(channel, LeanChannel) and channel.adjust(size)
+        return False
 
-    def _hand_over(self, cipher: LeanGCM, packet: bytes) -> bool:
-        """Let asyncssh go on at the beginning of its buffer with a packet that is open already."""
-        cipher.keep(packet)
+    def _hand_over(self) -> bool:
+        """Let asyncssh go on at the beginning of its buffer with a packet that its cipher keeps open already."""
         super()._recv_pkthdr()
         return self._recv_packet()
 
@@ -380,24 +392,31 @@ class LeanServerConnection(LeanConnection, asyncssh.SSHServerConnection):
 class _Gathered:
     """What consecutive packets brought for one channel."""
 
-    __slots__ = ("_pieces", "channel", "size")
+    __slots__ = ("_channel", "_pieces", "number", "room")
 
     def __init__(self) -> None:
-        self.channel: LeanChannel | None = None
-        self.size = 0
-        self._pieces: list[bytes] = []
+        self.number = -1
+        """Ours, of the channel."""
+        self.room = -1
+        """Bytes that may still come for it."""
+        self._channel: LeanChannel | None = None
+        self._pieces: list[memoryview] = []
 
-    def add(self, channel: LeanChannel, piece: bytes) -> None:
-        self.channel = channel
-        self.size += len(piece)
-        self._pieces.append(piece)
+    def begin(self, number: int, channel: SSHChannel[Any] | None) -> None:
+        self.deliver()
+        if isinstance(channel, LeanChannel):
+            self.number, self.room, self._channel = number, channel.room, channel
+
+    def add(self, packet: bytes, size: int) -> None:
+        self._pieces.append(memoryview(packet)[_DATA.size : _DATA.size + size])
+        self.room -= size
 
     def deliver(self) -> None:
-        """As one piece. Only then has it been taken."""
-        if self.channel is not None:
-            channel, pieces = self.channel, self._pieces
-            self.channel, self.size, self._pieces = None, 0, []
-            channel.deliver(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        """As one piece. Only then has it been taken, and what may come after is asked anew."""
+        channel, pieces = self._channel, self._pieces
+        self.number, self.room, self._channel, self._pieces = -1, -1, None, []
+        if channel is not None and pieces:
+            channel.deliver(b"".join(pieces))
 
 
 class TargetConnection(LeanConnection, asyncssh.SSHClientConnection):
