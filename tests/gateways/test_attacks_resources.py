@@ -336,7 +336,14 @@ async def test_key_exchanges_in_the_middle_of_a_transfer_lose_nothing(bastion: W
 @asynccontextmanager
 async def a_target_that_never_answers(bastion: World) -> AsyncIterator[None]:
     writers: list[asyncio.StreamWriter] = []
-    server = await asyncio.start_server(lambda _, writer: writers.append(writer), "127.0.0.1", 0)
+
+    def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if server.is_serving():
+            writers.append(writer)
+        else:
+            writer.transport.abort()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
     targets: Any = bastion.catalogue.targets
     targets[WEB_STAGING] = replace(targets[WEB_STAGING], port=server.sockets[0].getsockname()[1])
     try:
