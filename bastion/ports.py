@@ -12,7 +12,7 @@ from bastion.core.apitoken import ApiToken
 from bastion.core.audit import Event, EventFilter
 from bastion.core.geofence import Address, Place
 from bastion.core.grant import Grant, Request, Review
-from bastion.core.identity import Identity, IdentityId
+from bastion.core.identity import Identity, IdentityId, Strength
 from bastion.core.notice import Notice
 from bastion.core.policy import Access, Occupied, Power, Ruling
 from bastion.core.session import End, Session
@@ -43,6 +43,8 @@ class IssuedCertificate:
     address: str
     valid_after: datetime
     valid_before: datetime
+    strength: Strength
+    """Of the login that got it. Everything that comes by it is judged by this, whoever logs in anew meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)

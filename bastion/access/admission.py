@@ -18,7 +18,7 @@ from bastion.core.errors import NotFound, Refused
 from bastion.core.files import FileRights, Limits
 from bastion.core.geofence import Address, Place, is_inside, parse_address
 from bastion.core.grant import Grant
-from bastion.core.identity import Identity, IdentityId
+from bastion.core.identity import Identity, IdentityId, Strength
 from bastion.core.notice import FirstConnected
 from bastion.core.policy import (
     FILE_ACTIONS,
@@ -67,6 +67,8 @@ class Wish:
     identity: IdentityId
     scope: Scope
     serial: int
+    strength: Strength
+    """Of the login that got the certificate; a newer one of the same identity is another's."""
     address: Address
     target: str
     login: str
@@ -129,7 +131,7 @@ class Admission:
         """
         now = self._clock.now()
         place = self._locator.locate(wish.address)
-        identity = await self._store.identity(wish.identity)
+        identity = (await self._store.identity(wish.identity)).proven_by(wish.strength)
         try:
             target = self._catalogue.find(wish.target)
         except Refused as refusal:
@@ -184,7 +186,7 @@ class Admission:
     async def still_allowed(self, session: Session) -> Decision:
         """What `open` would say of a live session now, but for law 4, which its registration stands for."""
         now = self._clock.now()
-        identity = await self._store.identity(session.identity)
+        identity = await self._identity(session)
         try:
             target = self._catalogue.find(session.target)
         except NotFound as error:
@@ -198,7 +200,7 @@ class Admission:
 
     async def file_rights(self, session: Session, grant: Grant) -> FileRights:
         """What a live session would be allowed to do with files if it were opened under ``grant`` now."""
-        identity = await self._store.identity(session.identity)
+        identity = await self._identity(session)
         target = self._catalogue.find(session.target)
         place = self._locator.locate(parse_address(session.address))
         access = Access(identity, session.scope, target, session.login, session.action, place)
@@ -228,6 +230,11 @@ class Admission:
                     await transaction.append(_about(session, Kind.SESSION_ENDED, now, (end.sentence,), details))
         finally:
             await self._coordination.leave(session.identity, session.id)
+
+    async def _identity(self, session: Session) -> Identity:
+        """Who they are now, by the login that got the session's certificate."""
+        known = await self._store.identity(session.identity)
+        return known.proven_by((await self._store.certificate(session.certificate_serial)).strength)
 
     async def _decide(self, access: Access, now: datetime, occupied: Sequence[Occupied]) -> Decision:
         grants = await self._store.grants_of(access.identity.id, now - NEAR_MISSES)

@@ -12,7 +12,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import ip_network
 
@@ -82,8 +82,7 @@ class ApiTokens:
             uses=wished.uses,
             network=wished.network or ip_network(place.address),
             digest=_digest(secret),
-            authenticated_at=owner.authenticated_at,
-            amr=owner.amr,
+            strength=owner.strength,
             made_at=now,
             ends_at=now + check_lifetime(wished.lifetime),
         )
@@ -139,7 +138,7 @@ class ApiTokens:
             await self._write(self._event(Kind.TOKEN_REFUSED, token, owner, place, objection, what=what))
             raise Refused(objection)
         await self._write(self._event(Kind.TOKEN_USED, token, owner, place, what=what))
-        return replace(owner, authenticated_at=token.authenticated_at, amr=token.amr), token
+        return owner.proven_by(token.strength), token
 
     async def _known(self, unverified_text: str) -> ApiToken:
         match = _TEXT.fullmatch(unverified_text)

@@ -29,7 +29,7 @@ from bastion.core.certificate import (
 from bastion.core.errors import NotFound, Refused
 from bastion.core.geofence import Address, Outside, Place
 from bastion.core.grant import Grant
-from bastion.core.identity import Identity, IdentityId
+from bastion.core.identity import Identity, IdentityId, Strength
 from bastion.core.policy import SSH_ACTIONS, Allow, Deny, NeedsGrant
 from bastion.core.session import Session
 from bastion.core.target import Catalogue, Scope, Target
@@ -51,6 +51,8 @@ class Proven:
     grant_id: str
     serial: int
     fingerprint: str
+    strength: Strength
+    """Of the login that got the certificate."""
 
 
 class Certification:
@@ -177,9 +179,10 @@ class Certification:
             address=str(address),
             valid_after=now,
             valid_before=min(now + self._lifetime, grant.ends_at),
+            strength=identity.strength,
         )
         await self._write(Kind.CERTIFICATE_ISSUED, identity, place, target, now, certificate=issued)
-        return Proven(identity.id, issued.scope, issued.grant_id, issued.serial, issued.fingerprint)
+        return _proven(issued)
 
     async def _grant_for(
         self, identity: Identity, place: Place, target: Target, logins: Collection[str], now: datetime
@@ -263,7 +266,7 @@ class Certification:
         ended_at = await self._store.ended_at(issued.identity)
         if ended_at is not None and issued.valid_after <= ended_at:
             return Rejected("You have been logged out since this certificate was made. Log in again: bastion login")
-        return Proven(issued.identity, issued.scope, issued.grant_id, issued.serial, issued.fingerprint)
+        return _proven(issued)
 
     async def for_target(self, session: Session, key: PublicKey, *, permitted: Collection[str]) -> bytes:
         """A target certificate over ``key`` for one session. The blob; its key never left the caller's memory.
@@ -302,6 +305,9 @@ class Certification:
                 "serial": str(certificate.serial),
                 "fingerprint": certificate.fingerprint,
                 "valid_before": certificate.valid_before.isoformat(),
+                "authenticated_at": certificate.strength.authenticated_at.isoformat(),
+                "amr": ", ".join(sorted(certificate.strength.amr)),
+                "acr": certificate.strength.acr,
             }
         async with self._store.transaction() as transaction:
             if certificate is not None:
@@ -362,7 +368,12 @@ def _issued(
         address=str(place.address),
         valid_after=now,
         valid_before=certificate.valid_before,
+        strength=identity.strength,
     )
+
+
+def _proven(issued: IssuedCertificate) -> Proven:
+    return Proven(issued.identity, issued.scope, issued.grant_id, issued.serial, issued.fingerprint, issued.strength)
 
 
 def _no_grant(

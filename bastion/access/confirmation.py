@@ -121,7 +121,7 @@ class Confirmation:
         if taken is None or Pending.from_bytes(taken) != pending:
             raise Conflict("This login was answered already, or its client has left. Connect again.")
         now = self._clock.now()
-        answer = Answer(approved, identity.id, identity.authenticated_at, identity.amr, str(place.address), now)
+        answer = Answer(approved, identity.id, identity.strength, str(place.address), now)
         key = answer_key(pending.connection)
         if not await self._coordination.put_once(key, answer.to_bytes(), ANSWER_LIFETIME):
             raise Unavailable("The answer could not be kept. Connect again.", detail="the answer's key is taken")

@@ -19,7 +19,7 @@ from bastion.access.pkce import new_secret
 from bastion.core.audit import Event, Kind
 from bastion.core.errors import NotFound, Refused, Unavailable
 from bastion.core.geofence import Address, Place, is_inside, parse_address
-from bastion.core.identity import Identity, IdentityId
+from bastion.core.identity import Identity, IdentityId, Strength
 from bastion.core.policy import Remedy
 from bastion.core.target import Catalogue, Destination, Scope, printable
 from bastion.ports import Clock, Coordination, Store
@@ -140,20 +140,19 @@ class Answer:
 
     approved: bool
     identity: IdentityId
-    authenticated_at: datetime
-    amr: frozenset[str]
+    strength: Strength
     browser: str
     at: datetime
 
     def to_bytes(self) -> bytes:
-        who = [str(self.identity), self.authenticated_at.timestamp(), sorted(self.amr)]
+        who = [str(self.identity), self.strength.to_json()]
         return json.dumps([self.approved, *who, self.browser, self.at.timestamp()]).encode()
 
     @classmethod
     def from_bytes(cls, value: bytes) -> Self:
-        approved, identity, auth_time, amr, browser, at = json.loads(value)
-        authenticated_at, answered_at = (datetime.fromtimestamp(seconds, tz=UTC) for seconds in (auth_time, at))
-        return cls(approved is True, IdentityId.parse(identity), authenticated_at, frozenset(amr), browser, answered_at)
+        approved, identity, strength, browser, at = json.loads(value)
+        whose, answered_at = IdentityId.parse(identity), datetime.fromtimestamp(at, tz=UTC)
+        return cls(approved is True, whose, Strength.from_json(strength), browser, answered_at)
 
 
 class Lapsed(Refused):
@@ -276,8 +275,7 @@ class DeviceLogins:
         ended_at = await self._store.ended_at(answer.identity)
         if ended_at is not None and answer.at <= ended_at:
             raise Refused(f"You have been logged out since you confirmed. {knock.again}")
-        known = await self._store.identity(answer.identity)
-        identity = replace(known, authenticated_at=answer.authenticated_at, amr=answer.amr)
+        identity = (await self._store.identity(answer.identity)).proven_by(answer.strength)
         event = knock.event(Kind.LOGIN_SUCCEEDED, now, self._node, browser=answer.browser)
         await self._write(replace(event, identity=identity.id, display=identity.display))
         return identity

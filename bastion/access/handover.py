@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hmac
 import json
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import timedelta
 from urllib.parse import urlencode
 
 from bastion.access.doorstep import Doorstep
@@ -14,7 +14,7 @@ from bastion.access.pkce import CHALLENGE, digest, matches, new_secret
 from bastion.access.tokens import Audience, Token, Tokens
 from bastion.core.errors import Refused, Unavailable
 from bastion.core.geofence import Address
-from bastion.core.identity import Identity, IdentityId
+from bastion.core.identity import Identity, IdentityId, Strength
 from bastion.ports import Coordination, Store
 
 CONFIRM_LIFETIME = timedelta(minutes=5)
@@ -29,27 +29,20 @@ class _Offer:
     """A login on its way to a command line."""
 
     identity: IdentityId
-    authenticated_at: datetime
-    amr: frozenset[str]
+    strength: Strength
     binding: str
     command_line: ToCommandLine
 
     def to_bytes(self) -> bytes:
         to = self.command_line
-        auth_time = self.authenticated_at.timestamp()
-        values = [str(self.identity), auth_time, sorted(self.amr), self.binding, to.port, to.challenge, to.state]
+        values = [str(self.identity), self.strength.to_json(), self.binding, to.port, to.challenge, to.state]
         return json.dumps(values).encode()
 
     @classmethod
     def from_bytes(cls, value: bytes) -> _Offer:
-        identity, auth_time, amr, binding, port, challenge, state = json.loads(value)
-        return cls(
-            IdentityId.parse(identity),
-            datetime.fromtimestamp(auth_time, tz=UTC),
-            frozenset(amr),
-            binding,
-            ToCommandLine(port, challenge, state),
-        )
+        identity, strength, binding, port, challenge, state = json.loads(value)
+        to = ToCommandLine(port, challenge, state)
+        return cls(IdentityId.parse(identity), Strength.from_json(strength), binding, to)
 
 
 class Handover:
@@ -71,7 +64,7 @@ class Handover:
         """
         ticket = new_secret()
         identity = login.identity
-        offer = _Offer(identity.id, identity.authenticated_at, identity.amr, digest(binding), command_line)
+        offer = _Offer(identity.id, identity.strength, digest(binding), command_line)
         await self._keep(f"login-offer:{ticket}", offer, CONFIRM_LIFETIME)
         return ticket
 
@@ -104,8 +97,7 @@ class Handover:
             reason = "This login code was used already, is too old, or is not yours. Start again: bastion login"
             await self._doorstep.record_failure(place, reason)
             raise Refused(reason)
-        known = await self._store.identity(offer.identity)
-        identity = replace(known, authenticated_at=offer.authenticated_at, amr=offer.amr)
+        identity = (await self._store.identity(offer.identity)).proven_by(offer.strength)
         return await self._tokens.issue(identity, Audience.API), identity
 
     async def _keep(self, key: str, offer: _Offer, lifetime: timedelta) -> None:

@@ -10,10 +10,11 @@ from datetime import datetime
 
 from bastion.access.approval import Approval
 from bastion.access.ballot import Granted
+from bastion.access.certification import Proven
 from bastion.access.wish import Wish
 from bastion.core.geofence import Address, Place, is_inside
 from bastion.core.grant import check_reason, parse_duration
-from bastion.core.identity import Identity, IdentityId
+from bastion.core.identity import Identity
 from bastion.core.menu import Ask, Offer
 from bastion.core.policy import Permitted, Power
 from bastion.core.target import Catalogue, Scope
@@ -45,14 +46,14 @@ class Offering:
         self._approval = approval
         self._clock = clock
 
-    async def offers(self, identity_id: IdentityId, scope: Scope, address: Address) -> list[Offer]:
-        """Of ``scope``, those that are open first; none outside its region's fence (law 2)."""
-        now, place = self._clock.now(), self._locator.locate(address)
+    async def offers(self, proven: Proven, address: Address) -> list[Offer]:
+        """Of the certificate's scope, those that are open first; none outside its region's fence (law 2)."""
+        now, place, scope = self._clock.now(), self._locator.locate(address), proven.scope
         if not is_inside(self._catalogue.regions[scope.region].fence, place):
             return []
-        identity = await self._store.identity(identity_id)
+        identity = await self._identity(proven)
         ends: dict[tuple[str, str], datetime] = {}
-        for grant in await self._store.grants_of(identity_id, ended_after=now):
+        for grant in await self._store.grants_of(identity.id, ended_after=now):
             if grant.is_live(now) and grant.scope == scope and (grant.network is None or address in grant.network):
                 for name in [(target, login) for target in grant.targets for login in grant.logins]:
                     ends[name] = max(grant.ends_at, ends.get(name, grant.ends_at))
@@ -63,19 +64,23 @@ class Offering:
             *(Offer(*name, MAY_BE_ASKED, False) for name in askable if self._may_ask(identity, *name, place, now)),
         ]
 
-    async def ask(self, identity_id: IdentityId, address: Address, asked: Ask) -> str:
+    async def ask(self, proven: Proven, address: Address, asked: Ask) -> str:
         """Request what was filled in, for whoever did it; what has become of it.
 
         Raises:
             Refused: policy, place or the words themselves forbid it; an event says so.
         """
-        identity = await self._store.identity(identity_id)
+        identity = await self._identity(proven)
         offer = asked.offer
         wish = Wish((offer.target,), (offer.login,), parse_duration(asked.duration), check_reason(asked.reason))
         result = await self._approval.ask(identity, identity, wish, self._locator.locate(address))
         if isinstance(result, Granted):
             return f"{offer.target} as {offer.login} is granted."
         return f"{offer.target} as {offer.login} is requested: {result.request.id}."
+
+    async def _identity(self, proven: Proven) -> Identity:
+        """Who they are now, by the login that got them here."""
+        return (await self._store.identity(proven.identity)).proven_by(proven.strength)
 
     def _names(self, scope: Scope) -> Iterator[tuple[str, str]]:
         for _, target in sorted(self._catalogue.targets.items()):

@@ -7,7 +7,7 @@ the id, and so does losing the coordination, which asks everybody to log in agai
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from bastion.access.ids import new_id
 from bastion.core.errors import NotFound, Unauthenticated, Unavailable
-from bastion.core.identity import Identity, IdentityId
+from bastion.core.identity import Identity, IdentityId, Strength
 from bastion.ports import Clock, Coordination, Store
 
 LIFETIME = timedelta(hours=1)
@@ -44,8 +44,7 @@ class TokenClaims:
 
     identity: IdentityId
     groups: frozenset[str]
-    amr: frozenset[str]
-    authenticated_at: datetime
+    strength: Strength
     jti: str
     issued_at: datetime
     expires_at: datetime
@@ -84,8 +83,7 @@ class TokenSigner:
         claims = TokenClaims(
             identity=identity.id,
             groups=identity.groups,
-            amr=identity.amr,
-            authenticated_at=identity.authenticated_at,
+            strength=identity.strength,
             jti=new_id("t"),
             issued_at=now,
             expires_at=latest if until is None else min(latest, until.replace(microsecond=0)),
@@ -97,6 +95,7 @@ class TokenSigner:
             "idp": identity.id.issuer,
             "groups": sorted(identity.groups),
             "amr": sorted(identity.amr),
+            "acr": identity.acr,
             "auth_time": identity.authenticated_at.timestamp(),
             "jti": claims.jti,
             "iat": now.timestamp(),  # to the microsecond: whoever is logged out and in within a second has two
@@ -183,7 +182,7 @@ class Tokens:
         # Stale groups are how somebody keeps what was taken from them; the newest login decides, both ways.
         if known.groups != claims.groups:
             raise Unauthenticated("Your groups have changed since you logged in. Log in again: bastion login")
-        return replace(known, authenticated_at=claims.authenticated_at, amr=claims.amr), claims
+        return known.proven_by(claims.strength), claims
 
     async def end(self, claims: TokenClaims) -> None:
         """Log out: the token is refused from now on, on every node. Idempotent."""
@@ -196,14 +195,14 @@ def _key(claims: TokenClaims) -> str:
 
 def _read(body: Mapping[str, Any]) -> TokenClaims:
     """The claims as `TokenSigner.sign` writes them. Raises ValueError, TypeError or OverflowError for others."""
-    texts = [body["idp"], body["sub"], body["jti"], *body["groups"], *body["amr"]]
+    acr = body.get("acr")
+    texts = [body["idp"], body["sub"], body["jti"], *body["groups"], *body["amr"], acr or ""]
     if not all(isinstance(text, str) for text in texts):
         raise TypeError("a claim is not text")
     return TokenClaims(
         identity=IdentityId(body["idp"], body["sub"]),
         groups=frozenset(body["groups"]),
-        amr=frozenset(body["amr"]),
-        authenticated_at=_moment(body["auth_time"]),
+        strength=Strength(_moment(body["auth_time"]), frozenset(body["amr"]), acr),
         jti=body["jti"],
         issued_at=_moment(body["iat"]),
         expires_at=_moment(body["exp"]),

@@ -92,6 +92,7 @@ def logout() -> None:
         typer.echo("You were not logged in.")
         return
     saved.save(known.without_token())  # first: whatever the bastion answers, this machine has forgotten it
+    # Certificates are good for minutes; but whoever logs out means now.
     _forget_certificates()
     reply = Client(known.url, known.token).ask("POST", "/api/v1/logout")
     if reply.status not in (200, 401):  # 401: it does not count any more, which is what was wanted
@@ -102,7 +103,7 @@ def logout() -> None:
 
 
 def _forget_certificates() -> None:
-    """They are good for minutes; but whoever logs out means now."""
+    """Exits with a sentence when it cannot be done."""
     from bastion.cli import exits, fresh
     from bastion.cli.client import fail
     from bastion.cli.sshconfig import SshFiles
@@ -175,6 +176,7 @@ def _send_to_browser(
 
 
 def _remember(client: Client, answer: dict[str, Any]) -> datetime:
+    """Keep the login. The certificates of the one before go: they are no stronger than it was, whatever this one is."""
     from datetime import UTC, datetime
 
     from bastion.cli import exits, saved
@@ -185,6 +187,7 @@ def _remember(client: Client, answer: dict[str, Any]) -> datetime:
         saved.save(saved.SavedLogin(client.url, answer["token"], until, answer["identity"]["display"]))
     except OSError as error:
         fail(f"The login cannot be kept in {saved.path()}: {error.strerror}", exits.REFUSED)
+    _forget_certificates()
     return until.astimezone()
 
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from bastion.core.errors import Refused
 from bastion.core.geofence import Address, Network
 from bastion.core.grant import MIN_DURATION, spell
-from bastion.core.identity import IdentityId
+from bastion.core.identity import IdentityId, Strength
 
 MAX_LIFETIME = timedelta(hours=12)
 """A working day. What a script needs for longer is a workload's own identity, not a person's."""
@@ -49,8 +49,8 @@ class ApiToken:
     uses: frozenset[Use]
     network: Network
     digest: bytes = field(repr=False)
-    authenticated_at: datetime
-    amr: frozenset[str]
+    strength: Strength
+    """Of the login that made it."""
     made_at: datetime
     ends_at: datetime
     revoked_at: datetime | None = None

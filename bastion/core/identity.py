@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
 
@@ -14,6 +14,9 @@ from bastion.core.errors import Unauthenticated
 
 MAX_SUBJECT = 255
 """ASCII characters (OpenID Connect Core 1.0, section 2: `sub`)."""
+
+MAX_ACR = 255
+"""Characters of an `acr` that is kept: an absolute URI or a registered name (OpenID Connect Core 1.0, section 2)."""
 
 MFA = "mfa"
 """The authentication method reference that says several factors were used (RFC 8176, section 2)."""
@@ -116,6 +119,26 @@ class ClaimMapping:
 
 
 @dataclass(frozen=True, slots=True)
+class Strength:
+    """How and when somebody proved who they are: of one login, and of whatever was got with it."""
+
+    authenticated_at: datetime
+    amr: frozenset[str] = frozenset()
+    """Authentication method references (RFC 8176)."""
+    acr: str | None = None
+    """The issuer's own word for the whole (OpenID Connect Core 1.0, section 2)."""
+
+    def to_json(self) -> list[Any]:
+        """As it is kept for minutes, between one part of a login and the next."""
+        return [self.authenticated_at.timestamp(), sorted(self.amr), self.acr]
+
+    @classmethod
+    def from_json(cls, value: list[Any]) -> Self:
+        authenticated_at, amr, acr = value
+        return cls(datetime.fromtimestamp(authenticated_at, tz=UTC), frozenset(amr), acr)
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """Who somebody proved to be, and how.
 
@@ -130,6 +153,16 @@ class Identity:
     kind: IdentityKind
     authenticated_at: datetime
     amr: frozenset[str] = frozenset()
+    acr: str | None = None
+
+    @property
+    def strength(self) -> Strength:
+        """Of the login that this is known from."""
+        return Strength(self.authenticated_at, self.amr, self.acr)
+
+    def proven_by(self, strength: Strength) -> Identity:
+        """The same somebody, by another of their logins: what it was not strong enough for, no other is for it."""
+        return replace(self, authenticated_at=strength.authenticated_at, amr=strength.amr, acr=strength.acr)
 
     @property
     def display(self) -> str:
@@ -173,6 +206,7 @@ def identity_from(claims: VerifiedClaims, mapping: ClaimMapping) -> Identity:
         kind=IdentityKind.PERSON,
         authenticated_at=_authenticated_at(claims),
         amr=_methods(claims, mapping),
+        acr=_context(claims),
     )
 
 
@@ -182,9 +216,15 @@ def _counts(group: str, mapping: ClaimMapping) -> bool:
 
 def _methods(claims: VerifiedClaims, mapping: ClaimMapping) -> frozenset[str]:
     """``amr`` (RFC 8176), and ``mfa`` among it when ``acr`` has one of the values that mean it here."""
-    amr, acr = claims.claims.get("amr"), claims.claims.get("acr")
+    amr = claims.claims.get("amr")
     methods = frozenset(m for m in amr if isinstance(m, str)) if isinstance(amr, list) else frozenset()
-    return methods | {MFA} if isinstance(acr, str) and acr in mapping.mfa else methods
+    return methods | {MFA} if _context(claims) in mapping.mfa else methods
+
+
+def _context(claims: VerifiedClaims) -> str | None:
+    """``acr``, unless it is nothing that could be named in a policy."""
+    acr = claims.claims.get("acr")
+    return acr if isinstance(acr, str) and 0 < len(acr) <= MAX_ACR and acr.isprintable() else None
 
 
 def _authenticated_at(claims: VerifiedClaims) -> datetime:

@@ -32,7 +32,7 @@ from bastion.adapters.geo import MaxMindLocator
 from bastion.core.audit import Kind
 from bastion.core.errors import Conflict, NotFound, Refused, Unavailable
 from bastion.core.geofence import Address, Place, parse_address
-from bastion.core.identity import Identity
+from bastion.core.identity import Identity, Strength
 from bastion.core.target import Destination, Scope
 from tests.fakes import FakeClock
 from tests.office import AMERICA, CARLA, FAR, NODE, OTTO, STAGING, WEB, Office, catalogue, open_office
@@ -96,7 +96,8 @@ def _device_logins(office: Office, doorstep: Doorstep, clock: FakeClock, max_wai
 async def test_whoever_approves_is_logged_in_and_the_event_says_how(desk: Desk) -> None:
     pending = await desk.begin()
     waiting = asyncio.create_task(desk.logins.wait(pending))
-    approver = replace(CARLA, amr=frozenset({"mfa"}), authenticated_at=desk.clock.now() - timedelta(minutes=3))
+    long_ago = desk.clock.now() - timedelta(minutes=3)
+    approver = CARLA.proven_by(Strength(long_ago, frozenset({"mfa"}), "urn:example:mfa"))
     knock = await desk.approve(pending, approver)
     assert (knock.target, knock.login, knock.key) == (WEB, "deploy", KEY)
     assert await waiting == approver
@@ -375,7 +376,8 @@ async def test_what_is_kept_is_read_back_as_it_was(desk: Desk) -> None:
     for destination in (TO_WEB, Destination("deploy", "nowhere")):
         pending = await desk.begin(destination=destination, key=None)
         assert Pending.from_bytes(pending.to_bytes()) == pending
-    answer = Answer(True, CARLA.id, CARLA.authenticated_at, frozenset({"pwd", "otp"}), "127.0.0.1", desk.clock.now())
+    strength = Strength(CARLA.authenticated_at, frozenset({"pwd", "otp"}), "urn:example:mfa")
+    answer = Answer(True, CARLA.id, strength, "127.0.0.1", desk.clock.now())
     assert Answer.from_bytes(answer.to_bytes()) == answer
 
 

@@ -29,7 +29,16 @@ from bastion.adapters.store import open_store
 from bastion.core.audit import EventFilter
 from bastion.core.errors import NotFound, Refused, Unauthenticated, Unavailable
 from bastion.core.geofence import parse_address
-from bastion.core.identity import ClaimMapping, Identity, IdentityId, IdentityKind, Proof, StepUp, VerifiedClaims
+from bastion.core.identity import (
+    ClaimMapping,
+    Identity,
+    IdentityId,
+    IdentityKind,
+    Proof,
+    StepUp,
+    Strength,
+    VerifiedClaims,
+)
 from bastion.core.target import Catalogue
 from bastion.ports import Store, Transaction
 from tests.fakes import FakeClock
@@ -49,6 +58,7 @@ def alice(clock: FakeClock, groups: frozenset[str] = frozenset({"contractors"}))
         IdentityKind.PERSON,
         clock.now(),
         frozenset({"mfa"}),
+        "urn:example:mfa",
     )
 
 
@@ -93,8 +103,7 @@ def test_a_token_says_who_logged_in_and_when(signer: TokenSigner, clock: FakeClo
     claims = signer.verify(signer.sign(alice(clock), Audience.API).text, Audience.API)
     assert claims.identity == alice(clock).id
     assert claims.groups == {"contractors"}
-    assert claims.amr == {"mfa"}
-    assert claims.authenticated_at == clock.now()
+    assert claims.strength == Strength(clock.now(), frozenset({"mfa"}), "urn:example:mfa")
     assert claims.expires_at == clock.now() + LIFETIME
 
 
@@ -224,13 +233,13 @@ async def test_a_token_with_stale_groups_is_refused(
 async def test_how_somebody_authenticated_is_this_logins_and_not_a_later_ones(
     tokens: Tokens, store: Store, clock: FakeClock
 ) -> None:
-    plain = replace(alice(clock), amr=frozenset({"pwd"}))
+    plain = replace(alice(clock), amr=frozenset({"pwd"}), acr="urn:example:pwd")
     await remember(store, plain, clock)
     token = await tokens.issue(plain, Audience.API)
     clock.advance(timedelta(minutes=5))
     await remember(store, replace(alice(clock), amr=frozenset({"mfa"})), clock)
     identity, _ = await tokens.identity(token.text, Audience.API)
-    assert (identity.amr, identity.authenticated_at) == (plain.amr, plain.authenticated_at)
+    assert identity.strength == plain.strength
 
 
 async def test_a_token_of_somebody_unknown_is_refused(tokens: Tokens, clock: FakeClock) -> None:

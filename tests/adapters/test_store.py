@@ -19,7 +19,7 @@ from bastion.core.audit import Event, EventFilter, Kind
 from bastion.core.errors import Conflict, NotFound, Refused, Unavailable
 from bastion.core.grant import Basis, Grant, Request, Review, Verdict
 from bastion.core.hours import Hours
-from bastion.core.identity import Identity, IdentityId, IdentityKind
+from bastion.core.identity import Identity, IdentityId, IdentityKind, Strength
 from bastion.core.policy import Action, Demands
 from bastion.core.session import End, Session
 from bastion.core.target import Scope
@@ -86,6 +86,10 @@ FULL_IDENTITY = Identity(
     IdentityKind.WORKLOAD,
     NOW.astimezone(timezone(timedelta(hours=-3, minutes=-30))),
     frozenset({"pwd", "otp"}),
+    "urn:example:phishing-resistant",
+)
+CERTIFICATE = IssuedCertificate(
+    7, "SHA256:abc", ALICE, SCOPE, "g-1", "192.0.2.1", NOW, NOW + HOUR, FULL_IDENTITY.strength
 )
 FULL_REQUEST = Request(
     "r-full",
@@ -210,10 +214,20 @@ async def test_a_grant_is_read_as_it_was_given(store: SqlStore, one: Grant) -> N
 @pytest.mark.parametrize("serial", [0, 1, 2**63 - 1, 2**63, 2**64 - 1])
 async def test_a_certificate_is_found_by_any_serial(store: SqlStore, serial: int) -> None:
     await add_grant(store, grant())
-    one = IssuedCertificate(serial, "SHA256:abc", ALICE, SCOPE, "g-1", "192.0.2.1", NOW, NOW + HOUR)
+    one = replace(CERTIFICATE, serial=serial)
     async with store.transaction() as tx:
         await tx.add_certificate(one)
     assert await store.certificate(serial) == one
+
+
+async def test_a_certificate_that_an_older_version_made_is_of_the_weakest_login_there_is(
+    store: SqlStore, url: str
+) -> None:
+    await add_grant(store, grant())
+    columns = "serial, fingerprint, issuer, subject, environment, region, grant_id, address, valid_after, valid_before"
+    values = "7, 'SHA256:abc', 'https://idp', 'alice', 'staging', 'eu', 'g-1', '192.0.2.1', 0, 1"
+    await execute(url, f"INSERT INTO certificates ({columns}) VALUES ({values})")
+    assert (await store.certificate(7)).strength == Strength(datetime(1970, 1, 1, tzinfo=UTC))
 
 
 @pytest.mark.parametrize("one", [replace(session(), grant_id="g-full"), FULL_SESSION], ids=["least", "full"])
@@ -437,13 +451,12 @@ async def test_a_request_is_granted_once(store: SqlStore) -> None:
 
 
 async def test_a_serial_a_session_and_a_request_are_added_once(store: SqlStore) -> None:
-    certificate = IssuedCertificate(7, "SHA256:abc", ALICE, SCOPE, "g-1", "192.0.2.1", NOW, NOW + HOUR)
     await add_sessions(store, session())
     async with store.transaction() as tx:
-        await tx.add_certificate(certificate)
+        await tx.add_certificate(CERTIFICATE)
     async with store.transaction() as tx:
         with pytest.raises(Conflict):
-            await tx.add_certificate(replace(certificate, fingerprint="SHA256:other"))
+            await tx.add_certificate(replace(CERTIFICATE, fingerprint="SHA256:other"))
         with pytest.raises(Conflict):
             await tx.add_session(session(display="other"))
         with pytest.raises(Conflict):

@@ -11,7 +11,7 @@ import pytest
 from bastion.adapters.store import SqlStore
 from bastion.core.apitoken import ApiToken, Use
 from bastion.core.errors import Conflict, NotFound
-from bastion.core.identity import Identity, IdentityId, IdentityKind
+from bastion.core.identity import Identity, IdentityId, IdentityKind, Strength
 from bastion.ports import KeptLogin
 
 NOW = datetime(2026, 3, 2, 9, 0, 0, 123456, tzinfo=UTC)
@@ -72,7 +72,7 @@ async def test_an_identity_is_vouched_for_by_a_login_or_a_later_answer_until_it_
 def api_token(token_id: str = "t-000000000001", owner: IdentityId = ALICE, made_at: datetime = NOW) -> ApiToken:
     return ApiToken(
         token_id, owner, "nightly", frozenset({Use.READ, Use.AUDIT}), ip_network("2001:db8::/64"), b"\x00\xff" * 16,
-        NOW - MINUTE, frozenset({"mfa"}), made_at, made_at + MINUTE,
+        Strength(NOW - MINUTE, frozenset({"mfa"}), "urn:example:mfa"), made_at, made_at + MINUTE,
     )  # fmt: skip
 
 

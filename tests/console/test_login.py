@@ -7,6 +7,7 @@ import json
 import re
 import socket
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
@@ -419,6 +420,19 @@ async def test_a_command_line_redeems_its_code_once(console: Console) -> None:
     status, who, _ = await ask(console, "GET", "/api/v1/whoami", headers={"Authorization": f"Bearer {answer['token']}"})
     assert (status, who["identity"]["id"], who["country"]) == (200, f"{console.provider.issuer}#alice", "DE")
     assert (await ask(console, "POST", "/api/v1/token", json=body))[0] == 403
+
+
+async def test_a_command_line_gets_the_login_that_was_made_for_it_and_no_stronger_one(console: Console) -> None:
+    verifier = new_secret()
+    code = (await confirmed(console, ScriptedBrowser(), verifier))["code"][0]
+    made = await console.store.identity(IdentityId(console.provider.issuer, "alice"))
+    async with console.store.transaction() as transaction:
+        await transaction.save_identity(
+            replace(made, amr=frozenset({"mfa"}), acr="urn:example:mfa"), made.authenticated_at
+        )
+    _, answer, _ = await ask(console, "POST", "/api/v1/token", json={"code": code, "verifier": verifier})
+    identity, _ = await console.tokens.identity(answer["token"], Audience.API)
+    assert identity.strength == made.strength
 
 
 @pytest.mark.parametrize("verifier", ["", "short", "x" * 43, "é" * 43])

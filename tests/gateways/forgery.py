@@ -19,7 +19,7 @@ from bastion.core.certificate import (
     to_be_signed,
 )
 from bastion.core.grant import Grant
-from bastion.core.identity import Identity
+from bastion.core.identity import Identity, Strength
 from bastion.ports import IssuedCertificate
 from tests.world import STAGING, World
 
@@ -117,6 +117,7 @@ async def remember(bastion: World, grant: Grant, certificate: Certificate) -> No
         address="127.0.0.1",
         valid_after=certificate.valid_after,
         valid_before=certificate.valid_before,
+        strength=Strength(certificate.valid_after),
     )
     async with bastion.store.transaction() as transaction:
         await transaction.add_certificate(issued)

@@ -160,7 +160,7 @@ async def test_a_client_that_does_not_read_is_drawn_nothing(bastion: World) -> N
     choosing = Choosing(
         cast("asyncssh.SSHServerChannel[bytes]", channel),
         bastion.offering,
-        Proven(ADA.id, STAGING, "g-1", 1, "SHA256:x"),
+        Proven(ADA.id, STAGING, "g-1", 1, "SHA256:x", ADA.strength),
         parse_address("127.0.0.1"),
     )
     menu = asyncio.ensure_future(choosing.choose((80, 24), utf8=True))

@@ -14,6 +14,7 @@ import asyncssh
 import pytest
 
 from bastion.core.audit import Kind
+from bastion.core.policy import Remedy
 from bastion.demo.browser import ScriptedBrowser
 from tests.plain import Client, plain_logins, program
 from tests.services.oidc_provider import RealBrowser
@@ -26,6 +27,7 @@ RECENT = """
 @id("recent") forbid (principal, action in Action::"connect", resource)
 when { context.authenticated_age > duration("3m") };
 """
+STRONG_COMMANDS = '@id("strong") forbid (principal, action == Action::"ssh:exec", resource) unless { context.mfa };'
 STRONG_SHELLS = '@id("shells") forbid (principal, action == Action::"ssh:shell", resource) unless { context.mfa };'
 
 RESOLVED = f"deploy@{TARGET}"
@@ -38,10 +40,10 @@ async def bastion(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         yield running
 
 
-async def opened(bastion: Whole, browser: RealBrowser, code: str) -> str:
-    """Open the page of ``code``, logging in with a password alone; its URL."""
+async def opened(bastion: Whole, browser: RealBrowser, code: str, *, mfa: bool = False) -> str:
+    """Open the page of ``code``, logging in with a password, and unless ``mfa`` with that alone; its URL."""
     page = f"{bastion.url}/device/{code}"
-    assert await browser.visit(page) == (200, page), browser.last
+    assert await browser.visit(page, mfa=mfa) == (200, page), browser.last
     return page
 
 
@@ -130,6 +132,59 @@ async def finish(client: Client, browser: RealBrowser, bastion: Whole, *, mfa: b
     status, url = await browser.visit(found[1].decode(), mfa=mfa)
     assert status == 200, browser.last
     assert await browser.press(url) == 200
+
+
+@pytest.mark.parametrize("bastion", [STRONG_COMMANDS], indirect=True, ids=["a second factor for commands"])
+async def test_whatever_was_got_with_a_weak_login_stays_weak_when_its_owner_steps_up_elsewhere(bastion: Whole) -> None:
+    async with bastion.browser() as browser, bastion.browser() as elsewhere:
+        weak = await bastion.token(browser)
+        wish = {"name": "nightly", "uses": ["connect"], "duration": "1h"}
+        status, made = await bastion.call("POST", "/api/v1/tokens", weak, json=wish)
+        assert status == 201, made
+        before = await bastion.certify(weak, "before")
+        strong = await bastion.token(elsewhere, mfa=True, query="&mfa=1")
+
+        got = [before, await bastion.certify(weak, "after"), await bastion.certify(made["secret"], "by-a-script")]
+        for key in got:
+            assert await reached(bastion, key) == (254, True), key.name
+        assert await reached(bastion, await bastion.certify(strong, "strong")) == (0, False)
+
+        async with program("openssh", bastion, "echo reached", user=RESOLVED) as client:
+            page = await opened(bastion, browser, await client.code())
+            assert await browser.press(page, answer="approve") == 200
+            assert (await client.status(), Remedy.MFA.sentence.encode() in client.seen) == (254, True), client.seen
+        async with program("openssh", bastion, "echo reached", user=RESOLVED) as client:
+            page = await opened(bastion, elsewhere, await client.code(), mfa=True)
+            assert await elsewhere.press(page, answer="approve") == 200
+            assert await client.status() == 0, client.seen
+        assert await reached(bastion, before) == (254, True), "what one connection proved is not another's"
+
+
+async def reached(bastion: Whole, key: Path) -> tuple[int, bool]:
+    """The status of a command with the certificate of ``key``, and whether it says that a second factor would do."""
+    process = await bastion.ssh(key, "echo reached")
+    _, said = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode is not None
+    return process.returncode, Remedy.MFA.sentence.encode() in said
+
+
+@pytest.mark.parametrize("bastion", [STRONG_COMMANDS], indirect=True, ids=["a second factor for commands"])
+async def test_the_certificates_of_an_older_login_are_not_used_after_a_new_one(bastion: Whole) -> None:
+    home = bastion.folder / "home"
+    home.mkdir()
+    environment = ["env", f"HOME={home}", "BROWSER=true", "TERM=dumb", sys.executable, "-m", "bastion"]
+    async with bastion.browser() as browser:
+        async with Client([*environment, "login", bastion.url], home) as login:
+            await finish(login, browser, bastion, mfa=False)
+            assert await login.status() == 0, login.seen
+        async with Client([*environment, "ssh", "--no-agent", RESOLVED, "echo reached"], home) as ssh:
+            await ssh.sees(Remedy.MFA.sentence)
+            assert await ssh.status() == 254, ssh.seen
+        async with Client([*environment, "login", "--mfa"], home) as login:
+            await finish(login, browser, bastion, mfa=True)
+            assert await login.status() == 0, login.seen
+        async with Client([*environment, "ssh", "--no-agent", RESOLVED, "echo reached"], home) as ssh:
+            assert await ssh.status() == 0, ssh.seen
 
 
 @pytest.mark.parametrize("bastion", [STRONG], indirect=True, ids=["a second factor"])

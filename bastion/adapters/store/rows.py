@@ -12,7 +12,7 @@ from bastion.core.audit import Event
 from bastion.core.geofence import Network
 from bastion.core.grant import Basis, Grant, Request, Review, Verdict
 from bastion.core.hours import Hours
-from bastion.core.identity import Identity, IdentityId, IdentityKind, fold_email
+from bastion.core.identity import Identity, IdentityId, IdentityKind, Strength, fold_email
 from bastion.core.notice import Notice, from_json, to_json
 from bastion.core.policy import Action, Demands
 from bastion.core.session import End, Session
@@ -70,8 +70,7 @@ def identity_values(identity: Identity) -> Values:
         "name": identity.name,
         "groups": identity.groups,
         "kind": identity.kind.value,
-        "authenticated_at": identity.authenticated_at,
-        "amr": identity.amr,
+        **_strength_values(identity.strength),
     }
 
 
@@ -90,7 +89,16 @@ def read_identity(row: Row) -> Identity:
         kind=IdentityKind(row.kind),
         authenticated_at=row.authenticated_at,
         amr=row.amr,
+        acr=row.acr,
     )
+
+
+def _strength_values(strength: Strength) -> Values:
+    return {"authenticated_at": strength.authenticated_at, "amr": strength.amr, "acr": strength.acr}
+
+
+def _read_strength(row: Row) -> Strength:
+    return Strength(row.authenticated_at, row.amr, row.acr)
 
 
 def request_values(request: Request) -> Values:
@@ -241,6 +249,7 @@ def certificate_values(certificate: IssuedCertificate) -> Values:
         "address": certificate.address,
         "valid_after": certificate.valid_after,
         "valid_before": certificate.valid_before,
+        **_strength_values(certificate.strength),
     }
 
 
@@ -254,6 +263,7 @@ def read_certificate(row: Row) -> IssuedCertificate:
         address=row.address,
         valid_after=row.valid_after,
         valid_before=row.valid_before,
+        strength=_read_strength(row),
     )
 
 
@@ -347,8 +357,7 @@ def token_values(token: ApiToken) -> Values:
         "uses": frozenset(use.value for use in token.uses),
         "network": str(token.network),
         "digest": token.digest,
-        "authenticated_at": token.authenticated_at,
-        "amr": token.amr,
+        **_strength_values(token.strength),
         "made_at": token.made_at,
         "ends_at": token.ends_at,
         "revoked_at": token.revoked_at,
@@ -363,8 +372,7 @@ def read_token(row: Row) -> ApiToken:
         uses=frozenset(map(Use, row.uses)),
         network=ip_network(row.network),
         digest=bytes(row.digest),
-        authenticated_at=row.authenticated_at,
-        amr=row.amr,
+        strength=_read_strength(row),
         made_at=row.made_at,
         ends_at=row.ends_at,
         revoked_at=row.revoked_at,

@@ -36,6 +36,15 @@ def _instant(name: str, *, nullable: bool = False) -> Column[object]:
     return Column(name, Instant, nullable=nullable)
 
 
+def _strength() -> list[Column[object]]:
+    """How and when somebody authenticated."""
+    return [
+        Column("authenticated_at", Instant, nullable=False),
+        Column("amr", Names, nullable=False),
+        Column("acr", PlainText),
+    ]
+
+
 def _identity() -> list[Column[object]]:
     """A whole identity: as of a login, or as it was when it reviewed."""
     return [
@@ -45,8 +54,7 @@ def _identity() -> list[Column[object]]:
         Column("name", PlainText),
         Column("groups", Names, nullable=False),
         Column("kind", PlainText, nullable=False),
-        Column("authenticated_at", Instant, nullable=False),
-        Column("amr", Names, nullable=False),
+        *_strength(),
     ]
 
 
@@ -170,6 +178,7 @@ certificates = Table(
     _text("address"),
     _instant("valid_after"),
     _instant("valid_before"),
+    *_strength(),
 )
 
 sessions = Table(
@@ -249,8 +258,7 @@ api_tokens = Table(
     Column("uses", Names, nullable=False),
     _text("network"),
     Column("digest", LargeBinary, nullable=False),
-    _instant("authenticated_at"),
-    Column("amr", Names, nullable=False),
+    *_strength(),
     _instant("made_at"),
     _instant("ends_at"),
     _instant("revoked_at", nullable=True),

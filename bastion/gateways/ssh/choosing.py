@@ -80,9 +80,8 @@ class Choosing:
         Raises:
             Refused, Unavailable: nothing can be offered; the sentence says why.
         """
-        scope = self._proven.scope
-        offers = await self._offering.offers(self._proven.identity, scope, self._address)
-        title = f"{scope}: where to? For another scope: bastion cert TARGET"
+        offers = await self._offering.offers(self._proven, self._address)
+        title = f"{self._proven.scope}: where to? For another scope: bastion cert TARGET"
         columns, lines = screen(*size)
         self._menu = menu = Menu(title, offers, columns=columns, lines=lines, utf8=utf8)
         self._channel.write(BEGIN)
@@ -110,7 +109,7 @@ class Choosing:
                     return offer
                 case Ask(offer) as asked:
                     try:
-                        self.said = await self._offering.ask(self._proven.identity, self._address, asked)
+                        self.said = await self._offering.ask(self._proven, self._address, asked)
                     except BastionError as error:
                         log.info("request from the menu refused", error=str(error))
                         menu.refused(error.public)

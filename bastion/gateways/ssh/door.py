@@ -296,6 +296,7 @@ class Door(asyncssh.SSHServer):
             identity=proven.identity,
             scope=proven.scope,
             serial=proven.serial,
+            strength=proven.strength,
             address=self._address,
             target=target,
             login=login,

@@ -294,6 +294,7 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
             identity=self._proven.identity,
             scope=self._proven.scope,
             serial=self._proven.serial,
+            strength=self._proven.strength,
             address=self._address,
             target=target,
             login=destination.login,
