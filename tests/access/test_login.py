@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from bastion.access.doorstep import Doorstep
 from bastion.access.keeping import Keeping
-from bastion.access.login import Answer, Issuer, LoggedIn, Login, ToPage
+from bastion.access.login import STATE_LIFETIME, Answer, Issuer, LoggedIn, Login, ToPage
 from bastion.access.pkce import challenge_of, matches, new_secret
 from bastion.access.tokens import LIFETIME, Audience, Tokens, TokenSigner
 from bastion.adapters.coordination.memory import MemoryCoordination
@@ -348,6 +348,23 @@ async def test_each_issuer_has_its_own_way_back_and_prefix(
     done = await login.finish(HERE, issuer=1, binding=BINDING, answer=returned(url))
     assert isinstance(done, LoggedIn)
     assert done.identity.groups == {"two:admins"}
+
+
+async def test_a_login_is_over_after_ten_minutes_though_the_coordination_remembers_it(
+    store: Store, clock: FakeClock
+) -> None:
+    behind = MemoryCoordination(clock=FakeClock())  # Redis forgets by its own clock, which may be wrong or stand still
+    login, _ = make_login(store, behind, clock)
+
+    async def after(passed: timedelta) -> LoggedIn:
+        url = await login.begin(HERE, issuer=0, binding=BINDING, destination=ToPage("/welcome"))
+        clock.advance(passed)
+        return await login.finish(HERE, issuer=0, binding=BINDING, answer=returned(url))
+
+    assert (await after(STATE_LIFETIME)).identity.id.subject == "alice"
+    with pytest.raises(Refused, match="more than ten minutes ago"):
+        await after(STATE_LIFETIME + timedelta(milliseconds=1))
+    await behind.close()
 
 
 async def test_an_answer_that_comes_back_on_another_issuers_way_is_a_mix_up(
