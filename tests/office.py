@@ -25,7 +25,9 @@ from bastion.adapters.store import SqlStore, open_store
 from bastion.core.audit import Event, EventFilter
 from bastion.core.ending import Cause
 from bastion.core.geofence import Fence, Place, parse_address
+from bastion.core.grant import Grant, Request
 from bastion.core.identity import Identity, IdentityId, IdentityKind
+from bastion.core.policy import Action
 from bastion.core.target import Catalogue, Environment, Region, Scope, Target, catalogue_of
 from bastion.ports import ChatLink
 from tests.fakes import FakeClock
@@ -95,6 +97,15 @@ def wish(*names: str, **changes: Any) -> Wish:
     """web-1 of staging, as deploy, for two hours, unless a test says otherwise."""
     base = Wish(names or (WEB,), ("deploy",), timedelta(hours=2), "deploy the fix")
     return replace(base, **changes)
+
+
+NARROW = ({WEB}, {"admin"}, {Action.SSH_SFTP_READ}, {"/var/log/"}, ip_network("192.0.2.0/24"))
+"""A request that is narrower than a target in every way there is."""
+
+
+def narrowed(subject: Request | Grant) -> tuple[object, ...]:
+    """What narrows it, to be compared with `NARROW`."""
+    return (subject.targets, subject.logins, subject.actions, subject.paths, subject.network)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,15 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
+from typing import Any
 
-from bastion.access.wish import MORE, Wish, parse_actions
+from bastion.access.wish import MORE, Wish, parse_actions, parse_network
 from bastion.core.errors import Refused
 from bastion.core.files import parse_paths
+from bastion.core.geofence import Network
 from bastion.core.grant import parse_duration
-from bastion.core.policy import SSH_ACTIONS
+from bastion.core.policy import Action
 from bastion.core.target import printable
 
 MAX_TEXT = 4000
@@ -274,30 +277,59 @@ def _mention(words: Sequence[_Word], form: str) -> Mention:
 
 
 def _wish(text: str, words: Sequence[_Word], form: str) -> Wish:
-    """``targets as logins with actions within paths for duration because reason``, in this order; with or without the
-    actions and the paths.
+    """``targets as logins … for duration because reason``, in this order; what narrows it is between logins and
+    duration: `_narrower`.
     """
     targets, words = _until("as", words, form)
     logins, words = _until("for", words, form)
-    actions, paths = SSH_ACTIONS, frozenset[str]()
-    if any(word.text.lower() == "within" for word in logins[1:]):
-        logins, within = _until("within", logins, form)
-        if not (paths := _paths(within)):
-            raise Refused("Within what? Write it like this: … as deploy within /var/log/ for 2h …")
-    if any(word.text.lower() == "with" for word in logins[1:]):
-        logins, named = _until("with", logins, form)
-        actions = parse_actions(f"{MORE}{name.removeprefix(MORE)}" for name in _names(named))
     duration, words = _until("because", words, form)
     if not words:
         raise Refused(f"A reason is needed. Write it like this: {form}")
     reason, crossing = _reason(text[words[0].start :])
+    logins, narrower = _narrower(logins)
     span = parse_duration("".join(word.text for word in duration))
-    return Wish(_names(targets), _names(logins), span, reason, crossing, actions, paths=paths)
+    return Wish(_names(targets), _names(logins), span, reason, crossing, **narrower)
+
+
+def _narrower(words: Sequence[_Word]) -> tuple[Sequence[_Word], dict[str, Any]]:
+    """The logins, and what a wish says besides; each clause once at most, in any order."""
+    starts = [i for i, word in enumerate(words) if i and word.text.lower() in _CLAUSES]
+    found: dict[str, Any] = {}
+    for start, end in pairwise([*starts, len(words)]):
+        keyword = words[start].text.lower()
+        name, example, read = _CLAUSES[keyword]
+        if start + 1 == end:
+            raise Refused(f"{keyword.capitalize()} what? Write it like this: … as deploy {keyword} {example} for 2h …")
+        if name in found:
+            raise Refused(f"{name.capitalize()} are there twice. Write one of: with …, only …")
+        found[name] = read(words[start + 1 : end])
+    return (words[: starts[0]] if starts else words), found
+
+
+def _more_actions(words: Sequence[_Word]) -> frozenset[Action]:
+    return parse_actions(f"{MORE}{name.removeprefix(MORE)}" for name in _names(words))
+
+
+def _only_actions(words: Sequence[_Word]) -> frozenset[Action]:
+    return parse_actions(name.removeprefix(MORE) for name in _names(words))
+
+
+def _network(words: Sequence[_Word]) -> Network:
+    return parse_network(" ".join(plain(word.text) for word in words))
 
 
 def _paths(words: Sequence[_Word]) -> frozenset[str]:
     """Paths with spaces or commas between them, their letters as they were typed."""
     return parse_paths(path for word in words for path in plain(word.text).split(",") if path)
+
+
+_CLAUSES: dict[str, tuple[str, str, Callable[[Sequence[_Word]], Any]]] = {
+    "with": ("actions", "ssh:agent", _more_actions),
+    "only": ("actions", "ssh:exec", _only_actions),
+    "within": ("paths", "/var/log/", _paths),
+    "from": ("network", "192.0.2.0/24", _network),
+}
+"""What narrows a wish, by the word it begins with: the field of the wish, an example, and who reads it."""
 
 
 def _until(keyword: str, words: Sequence[_Word], form: str) -> tuple[Sequence[_Word], Sequence[_Word]]:

@@ -7,6 +7,7 @@ policies judge.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
@@ -169,11 +170,10 @@ class Desk:
             return actor
         now = self._clock.now()
         held = await self._standing.access_of(actor, None)
-        waiting = await self._standing.pending(actor, None)
         return Home(
             messages.you(actor),
             tuple([await self._held_card(each.grant, now) for each in held]),
-            tuple(_pending_card(each) for each in waiting),
+            tuple(_pending_card(each) for each in await self._waiting(actor)),
         )
 
     async def card(self, request_id: str) -> Card:
@@ -298,8 +298,11 @@ class Desk:
 
     async def _who(self, actor: Identity) -> str:
         held = await self._standing.access_of(actor, None)
-        waiting = await self._standing.pending(actor, None)
-        return messages.who(actor, held, waiting, now=self._clock.now())
+        return messages.who(actor, held, await self._waiting(actor), now=self._clock.now())
+
+    async def _waiting(self, actor: Identity) -> Sequence[Pending]:
+        """What was opened without being asked first waits longest for an answer."""
+        return [*await self._standing.owed(actor, None), *await self._standing.pending(actor, None)]
 
     async def _mentioned(self, mention: Mention, account: Account) -> Identity:
         try:

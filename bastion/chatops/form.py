@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from bastion.access.wish import Wish
+from bastion.access.wish import Wish, parse_actions, parse_network
 from bastion.core.errors import Refused
 from bastion.core.files import parse_paths
 from bastion.core.grant import MAX_REASON, check_reason, parse_duration
@@ -30,6 +30,8 @@ BLANKS: Final = (
     Blank("reason", "Reason", "what this is for", MAX_REASON),
     Blank("crossing", "Crossing", "May be used beside other environments", 3, optional=True),
     Blank("paths", "Only files in", "/var/log/, /etc/motd", 500, optional=True),
+    Blank("actions", "Actions", "ssh:exec: only that; +ssh:agent: that, too", 200, optional=True),
+    Blank("network", "Only from", "192.0.2.0/24", 50, optional=True),
 )
 
 
@@ -50,27 +52,30 @@ def filled(fields: Mapping[str, str]) -> Wish:
     for blank in BLANKS:
         if not blank.optional and not fields.get(blank.name, "").strip():
             raise Misfilled(blank.name, f"{blank.label} is needed.")
+    read = {name: _read(name, fields[name]) for name in _READERS if fields.get(name, "").strip()}
+    return Wish(_names(fields["target"]), _names(fields["login"]), crossing=bool(fields.get("crossing")), **read)
+
+
+def _read(name: str, text: str) -> Any:
     try:
-        duration = parse_duration("".join(fields["duration"].split()))
+        return _READERS[name](text)
     except Refused as refusal:
-        raise Misfilled("duration", refusal.public) from None
-    try:
-        reason = check_reason(fields["reason"])
-    except Refused as refusal:
-        raise Misfilled("reason", refusal.public) from None
-    try:
-        paths = parse_paths(fields.get("paths", "").replace(",", " ").split())
-    except Refused as refusal:
-        raise Misfilled("paths", refusal.public) from None
-    return Wish(
-        targets=_names(fields["target"]),
-        logins=_names(fields["login"]),
-        duration=duration,
-        reason=reason,
-        crossing=bool(fields.get("crossing")),
-        paths=paths,
-    )
+        raise Misfilled(name, refusal.public) from None
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.lower().replace(",", " ").split())
+    return tuple(_words(text.lower()))
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+_READERS: Mapping[str, Callable[[str], Any]] = {
+    "duration": lambda text: parse_duration("".join(text.split())),
+    "reason": check_reason,
+    "paths": lambda text: parse_paths(_words(text)),
+    "actions": lambda text: parse_actions(_names(text)),
+    "network": parse_network,
+}
+"""Of the blanks that can be misfilled; each has the name of the wish's field."""

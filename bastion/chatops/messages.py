@@ -51,7 +51,8 @@ HELP = """\
 /bastion link   tie this account to your identity
 Several targets or logins are written with commas. as crossing at the end: may be used beside other environments.
 as deploy with ssh:forward for 2h: besides what is usual, also ssh:forward_remote, ssh:forward_socket or ssh:agent.
-as deploy within /var/log/ for 2h: to read and write files there, and nothing else."""
+as deploy only ssh:exec for 2h: that and nothing else. as deploy within /var/log/ for 2h: read and write files there.
+as deploy from 192.0.2.0/24 for 2h: to be used from there. These go together, in any order."""
 
 
 def asked(request: Request, beneficiary: Identity) -> str:
@@ -64,8 +65,7 @@ def asking(request: Request, beneficiary: Identity) -> str:
     more = f"{spell(request.duration)} more of {request.extends}, " if request.extends is not None else ""
     length = "" if request.extends is not None else f" for {spell(request.duration)}"
     begins = f" from {moment(request.starts_at)}" if request.starts_at is not None else ""
-    within = f", only from {request.network}" if request.network is not None else ""
-    first = f"{request.id}: {beneficiary.display} asks for {more}{what(request)}{length}{begins}{within}."
+    first = f"{request.id}: {beneficiary.display} asks for {more}{what(request)}{length}{begins}{_only_from(request)}."
     ticket = (f"Ticket: {request.ticket}",) if request.ticket else ()
     beside = (f"A crossing: there is a session in {listed(request.beside)}.",) if request.beside else ()
     return "\n".join((first, f"Reason: {request.reason}", *ticket, *beside))
@@ -240,6 +240,10 @@ def _actions(subject: Request | Grant) -> str:
     return f", only {listed(subject.actions)}{within},"
 
 
+def _only_from(request: Request) -> str:
+    return f", only from {request.network}" if request.network is not None else ""
+
+
 def listed(names: Iterable[str]) -> str:
     """Names in order, with commas."""
     return ", ".join(sorted(names))
@@ -257,7 +261,9 @@ def quoted(text: str) -> str:
 
 def held_line(grant: Grant, now: datetime) -> str:
     """One live grant, in one line."""
-    return f"{what(grant)} until {moment(grant.ends_at)} ({spell(grant.ends_at - now)} left), {grant.id}"
+    left = f"until {moment(grant.ends_at)} ({spell(grant.ends_at - now)} left)"
+    narrowed = f" from {grant.network}" if grant.network is not None else ""
+    return f"{what(grant)}{narrowed} {left}, {grant.id}"
 
 
 def waiting_line(each: Pending) -> str:
@@ -268,5 +274,8 @@ def waiting_line(each: Pending) -> str:
     deed = "opened" if request.break_glass else "asks for"
     how = f" {length} more of {request.extends}," if request.extends is not None else ""
     span = f" for {length} by break-glass" if request.break_glass else "" if how else f" for {length}"
+    within = _only_from(request)
     reason = request.reason if request.reason.endswith((".", "!", "?", "…")) else f"{request.reason}."
-    return f"{request.id}: {each.beneficiary.display} {deed}{how} {what(request)}{span}. Reason: {reason}{yours}"
+    return (
+        f"{request.id}: {each.beneficiary.display} {deed}{how} {what(request)}{span}{within}. Reason: {reason}{yours}"
+    )

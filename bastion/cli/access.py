@@ -113,6 +113,9 @@ def break_glass(
     duration: Annotated[str, typer.Option("--for", metavar="DURATION", help="As in 30m")] = "30m",
     reason: Annotated[str, typer.Option("--because", metavar="REASON", help="What has happened")] = "",
     ticket: _Ticket = None,
+    network: _Network = None,
+    paths: _Paths = None,
+    actions: _Actions = None,
     confirm: Annotated[str | None, typer.Option("--confirm", metavar="ID", help="It was right: answer for it")] = None,
     object_: Annotated[
         str | None, typer.Option("--object", metavar="ID", help="It was not right: answer for it, and end it")
@@ -129,7 +132,8 @@ def break_glass(
         verdict = "approve" if confirm else "refuse"
         _call("POST", path, as_json, {"verdict": verdict, **_narrower(note=note)})
     elif targets:
-        wish = _wish(targets, logins or [], duration, reason, False) | _narrower(ticket=ticket)
+        wish = _wish(targets, logins or [], duration, reason, False)
+        wish |= _narrower(ticket=ticket, network=network, paths=paths, actions=actions)
         _call("POST", "/api/v1/break-glass", as_json, wish)
     else:
         _call("GET", "/api/v1/break-glass", as_json)

@@ -26,7 +26,7 @@ from bastion.core.ending import Cause
 from tests.chatops.counter import PUBLIC_URL
 from tests.chatops.platforms import NAMES, Chat, Forgery, Sent, TeamsPlatform, chat_on
 from tests.fakes import FakeClock
-from tests.office import CARLA, LEA, OTTO, SAM, WEB, Office, open_office, wish
+from tests.office import CARLA, LEA, NARROW, OTTO, SAM, WEB, Office, narrowed, open_office, wish
 
 GRANT = 'grant {who} web-1.staging.eu as deploy for 2h because "fix the queue"'
 
@@ -68,6 +68,15 @@ async def test_a_command_grants_and_tells_who_typed_it(chat: Chat) -> None:
     assert "carla@example.com may use web-1.staging.eu as deploy until 2026-03-02 11:00 UTC (2h)." in said
     (grant,) = await chat.office.store.grants()
     assert grant.identity == CARLA.id
+
+
+async def test_a_request_is_as_narrow_as_it_was_asked_for(chat: Chat) -> None:
+    """By login, action, path and network; and whoever is to answer reads so."""
+    narrow = f'request {WEB} as admin only ssh:sftp_read within /var/log/ from 192.0.2.0/24 for 2h because "look"'
+    said = await chat.read(chat.platform.command("carla", narrow))
+    assert f"{WEB} as admin, only ssh:sftp_read within /var/log/, for 2h, only from 192.0.2.0/24." in said
+    (request,) = await chat.office.store.waiting_requests(asked_after=chat.office.clock.now() - timedelta(hours=1))
+    assert narrowed(request) == NARROW
 
 
 @pytest.mark.parametrize(("deed", "granted"), [(Deed.APPROVE, 1), (Deed.REFUSE, 0)], ids=["approve", "refuse"])

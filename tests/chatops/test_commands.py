@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from ipaddress import ip_network
 
 import pytest
 from hypothesis import given
@@ -106,6 +107,29 @@ GRANTED = GrantCommand(CARLA, FIX)
             id="paths",
         ),
         pytest.param(
+            "request web-1 as deploy only ssh:exec, SSH:shell for 2h because x",
+            RequestCommand(
+                Wish(("web-1",), ("deploy",), TWO_HOURS, "x", actions=frozenset({Action.SSH_EXEC, Action.SSH_SHELL}))
+            ),
+            id="less than is usual",
+        ),
+        pytest.param(
+            "request web-1 as deploy from <http://192.0.2.0/24|192.0.2.0/24> within /srv/ with ssh:agent "
+            "for 2h because x",
+            RequestCommand(
+                Wish(
+                    ("web-1",),
+                    ("deploy",),
+                    TWO_HOURS,
+                    "x",
+                    actions=SSH_ACTIONS | {Action.SSH_AGENT},
+                    network=ip_network("192.0.2.0/24"),
+                    paths=frozenset({"/srv/"}),
+                )
+            ),
+            id="everything that narrows, in any order",
+        ),
+        pytest.param(
             'request web-1 as deploy for 2h because "x" as crossing',
             RequestCommand(Wish(("web-1",), ("deploy",), TWO_HOURS, "x", crossing=True)),
             id="as crossing",
@@ -172,6 +196,12 @@ def test_what_people_type_is_understood(text: str, command: Command) -> None:
         ("grant <@U123> web-1 as deploy for 2h because", "A reason is needed."),
         ("grant <@U123> web-1 as deploy within for 2h because x", "Within what?"),
         ("grant <@U123> web-1 as deploy within log for 2h because x", "'log' is not a path."),
+        ("grant <@U123> web-1 as deploy from for 2h because x", "From what? Write it like this: … as deploy from 192"),
+        ("grant <@U123> web-1 as deploy from here for 2h because x", "'here' is not a network."),
+        ("grant <@U123> web-1 as deploy from 0.0.0.0/0 for 2h because x", "Every address is no network"),
+        ("grant <@U123> web-1 as deploy from 192.0.2.1 192.0.2.2 for 2h because x", "is not a network."),
+        ("grant <@U123> web-1 as deploy only ssh:all for 2h because x", "'ssh:all' is not an action; there are:"),
+        ("grant <@U123> web-1 as deploy only ssh:exec with ssh:agent for 2h because x", "Actions are there twice."),
         ("grant <@U123> web-1 as deploy for 2h because x crossing", "Put the reason in quotes"),
         ('grant <@U123> web-1 as deploy for 2h because "x', "The reason has no closing quote."),
         ("grant <@U123> web-1 as deploy for NaN because x", "'NaN' is not a duration. Write it like 2h, 90m or 1h30m."),

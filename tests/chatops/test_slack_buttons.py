@@ -18,10 +18,11 @@ from bastion.chatops.errands import Errands
 from bastion.chatops.slack.face import Face
 from bastion.chatops.slack.socket import Socket
 from bastion.core.errors import Unavailable
+from tests.access.test_life import GLASS, ONA
 from tests.chatops.counter import NAMES, USERS, desk_of, parts_of, serving
 from tests.chatops.fake_slack import APP_TOKEN, BOT_TOKEN, SECRET, TEAM, FakeSlack, Said, running_slack, until
 from tests.fakes import FakeClock
-from tests.office import CARLA, PROD, SAM, WEB, Office, open_office, wish
+from tests.office import CARLA, NARROW, PROD, SAM, WEB, Office, narrowed, open_office, wish
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 ASKED = f'request {WEB} as deploy for 2h because "fix the queue"'
@@ -244,11 +245,22 @@ async def test_a_bare_command_opens_a_form_and_the_form_asks(chat: FakeSlack, of
         "Reason: ____",
         "Crossing: ____ (May be used beside other environments)",
         "Only files in: ____",
+        "Actions: ____",
+        "Only from: ____",
     ]
     said = await chat.submit("U0CARLA", target=WEB, login="deploy", duration="2 h", reason="fix the queue")
     assert said["response_action"] == "update"
     assert "carla@example.com asks for web-1.staging.eu as deploy for 2h." in chat.shown(said["view"])
     assert await office.kinds() == ["request:made"]
+
+
+async def test_a_form_asks_for_as_little_as_is_filled_in(chat: FakeSlack, office: Office) -> None:
+    await chat.type("U0CARLA", "")
+    narrow = {"actions": "SSH:sftp_read", "paths": "/var/log/", "network": "192.0.2.0/24"}
+    said = await chat.submit("U0CARLA", target=WEB, login="admin", duration="2h", reason="look", **narrow)
+    assert "only ssh:sftp_read within /var/log/, for 2h, only from 192.0.2.0/24." in chat.shown(said["view"])
+    (request,) = await office.store.waiting_requests(asked_after=office.clock.now() - timedelta(hours=1))
+    assert narrowed(request) == NARROW
 
 
 @pytest.mark.parametrize(
@@ -259,8 +271,11 @@ async def test_a_bare_command_opens_a_form_and_the_form_asks(chat: FakeSlack, of
         ({"reason": "\x1b[2J"}, "reason", "The reason has control characters"),
         ({"login": "root"}, "target", "web-1.staging.eu has no login root"),
         ({"duration": "9h"}, "target", "9h is too long"),
+        ({"paths": "log"}, "paths", "'log' is not a path."),
+        ({"actions": "everything"}, "actions", "'everything' is not an action"),
+        ({"network": "home"}, "network", "'home' is not a network."),
     ],
-    ids=["no duration", "empty", "control characters", "no such login", "too long"],
+    ids=["no duration", "empty", "control characters", "no such login", "too long", "path", "action", "network"],
 )
 async def test_what_is_wrong_in_a_form_is_said_in_the_form(
     chat: FakeSlack, office: Office, change: dict[str, str], blank: str, sentence: str
@@ -318,6 +333,22 @@ async def test_the_home_shows_what_one_has_and_what_waits_and_its_buttons_work(c
     await chat.press_at_home("U0SAM", "Refuse")
     await until(lambda: chat.shown(chat.homes["U0SAM"]).endswith("No request waits."))
     assert "is closed, it was refused by sam@example.com" in chat.whispers("U0SAM")[-1]
+
+
+async def test_a_break_glass_waits_at_the_home_of_those_who_may_answer_for_it(chat: FakeSlack, office: Office) -> None:
+    await office.know(ONA)
+    opened = await office.under(GLASS).break_glass(ONA, wish(duration=timedelta(hours=1)), None)
+    await chat.open_home("U0SAM")
+    await until(lambda: "U0SAM" in chat.homes)
+    assert chat.shown(chat.homes["U0SAM"]).splitlines()[-2:] == [
+        f"{opened.request.id}: ona@example.com opened web-1.staging.eu as deploy for 1h by break-glass. "
+        "Reason: deploy the fix. It waits for your answer.",
+        "[Approve] [Refuse]",
+    ]
+    assert f"{opened.request.id}: ona@example.com opened" in await chat.type("U0SAM", "who")
+    await chat.press_at_home("U0SAM", "Refuse")
+    await until(lambda: chat.shown(chat.homes["U0SAM"]).endswith("No request waits."))
+    assert (await office.store.grant(opened.grant.id)).revoked_at is not None
 
 
 async def test_a_strangers_home_has_the_link_and_nothing_else(chat: FakeSlack) -> None:

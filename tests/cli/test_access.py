@@ -20,7 +20,7 @@ from bastion.cli import access, exits, saved
 from bastion.core.identity import Identity
 from tests.access.test_life import GLASS, ONA
 from tests.fakes import FakeClock
-from tests.office import CARLA, OTTO, PROD, SAM, SIA, WEB, open_office, wish
+from tests.office import CARLA, NARROW, OTTO, PROD, SAM, SIA, WEB, narrowed, open_office, wish
 from tests.office_console import OfficeConsole, open_console
 
 WISH = ("--as", "deploy", "--for", "2h", "--because", "deploy the fix")
@@ -117,6 +117,32 @@ async def test_a_crossing_is_asked_for_by_name(terminal: Terminal) -> None:
     result = await terminal.run(SAM, "grant", "carla@example.com", WEB, *WISH, "--crossing")
     assert result.exit_code == exits.REFUSED
     assert result.stderr == "A crossing is approved only by those who administer staging/eu.\n"
+
+
+NARROWER = ("--action", "ssh:sftp_read", "--path", "/var/log/", "--network", "192.0.2.0/24")
+
+
+async def test_a_request_and_what_is_granted_are_as_narrow_as_they_were_asked_for(terminal: Terminal) -> None:
+    office, words = terminal.console.office, (WEB, "--as", "admin", "--for", "2h", "--because", "look", *NARROWER)
+    asked = await terminal.run(CARLA, "request", *words, "--json")
+    listed = await terminal.run(SAM, "requests")
+    assert f"{WEB} as admin, only ssh:sftp_read within /var/log/, for 2h, only from 192.0.2.0/24." in listed.stdout
+    assert narrowed(await office.store.request(json.loads(asked.stdout)["request"]["id"])) == NARROW
+    await terminal.run(SAM, "grant", "carla@example.com", *words)
+    (grant,) = await office.store.grants()
+    assert narrowed(grant) == NARROW
+    mine = await terminal.run(CARLA, "access")
+    assert f"{WEB} as admin, only ssh:sftp_read within /var/log/, from 192.0.2.0/24 until" in mine.stdout
+
+
+async def test_what_is_opened_by_break_glass_is_as_narrow_as_it_was_asked_for(terminal: Terminal) -> None:
+    office = terminal.console.office
+    await office.know(ONA)
+    async with open_console(replace(office, approval=office.under(GLASS))) as console:
+        words = (WEB, "--as", "admin", "--for", "1h", "--because", "it is down", *NARROWER)
+        assert (await Terminal(console).run(ONA, "break-glass", *words)).exit_code == exits.OK
+    (grant,) = await office.store.grants()
+    assert narrowed(grant) == NARROW
 
 
 @pytest.mark.parametrize(

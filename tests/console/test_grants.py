@@ -11,7 +11,7 @@ import pytest
 
 from bastion.core.identity import Identity
 from tests.fakes import FakeClock
-from tests.office import CARLA, FAR, LEA, OTTO, PROD, SAM, SIA, WEB, open_office, wish
+from tests.office import CARLA, FAR, LEA, NARROW, OTTO, PROD, SAM, SIA, WEB, narrowed, open_office, wish
 from tests.office_console import BOSTON_ADDRESS, NOWHERE_ADDRESS, OfficeConsole, open_console
 
 
@@ -57,6 +57,15 @@ async def test_a_grant_in_one_step(console: OfficeConsole) -> None:
     }
     event = (await console.office.events("grant:approved"))[0]
     assert (event.address, event.country, event.actor) == ("127.0.0.1", "DE", SAM.id)
+
+
+async def test_a_request_and_what_is_granted_are_as_narrow_as_they_were_asked_for(console: OfficeConsole) -> None:
+    narrow = {"logins": ["admin"], "actions": ["ssh:sftp_read"], "paths": ["/var/log/"], "network": "192.0.2.0/24"}
+    _, answer = await console.call(CARLA, "POST", "/requests", asked(**narrow))
+    assert narrowed(await console.office.store.request(answer["request"]["id"])) == NARROW
+    _, answer = await console.call(SAM, "POST", "/grants", asked(who="carla@example.com", **narrow))
+    assert narrowed(await console.office.store.grant(answer["grant"]["id"])) == NARROW
+    assert {name: answer["grant"][name] for name in narrow} == narrow
 
 
 async def test_request_review_access_revoke(console: OfficeConsole) -> None:
