@@ -61,7 +61,7 @@ from bastion.chatops.errands import Errands
 from bastion.config import Settings, load, read_policy
 from bastion.config.values import MAX_WORKERS
 from bastion.console import app as console
-from bastion.console import certificates, clients, clilogin, device, grants, links, openapi, records
+from bastion.console import certificates, clients, clilogin, device, grants, links, openapi, records, review
 from bastion.console import tokens as console_tokens
 from bastion.console.caller import Callers
 from bastion.core.audit import Event, EventFilter, Kind
@@ -271,7 +271,8 @@ def _routes(
 ) -> web.Application:
     """The console: login, the JSON API, and the chats that are configured."""
     approval = Approval(**parts("store", "policies", "coordination", "catalogue", "clock", "node"))
-    standing = Standing(**parts("store", "policies", "catalogue", "clock"))
+    unused_after = settings.notices.unused_after
+    standing = Standing(unused_after=unused_after, **parts("store", "policies", "catalogue", "clock"))
     linking = Linking(**parts("store", "coordination", "clock", "node"))
     prospects = Prospects(**parts("store", "coordination", "policies", "locator", "catalogue", "clock"))
     confirmation = Confirmation(prospects=prospects, **parts("store", "coordination", "catalogue", "clock", "node"))
@@ -287,6 +288,7 @@ def _routes(
             **_reached_by_ssh(settings),
         ),
         *grants.routes(approval=approval, standing=standing, clock=parts.clock),
+        *review.routes(standing=standing, approval=approval, replay=replay, clock=parts.clock),
         *links.routes(linking=linking),
         *device.routes(confirmation=confirmation, issuers=[entry.issuer for entry in settings.issuers]),
         *clilogin.routes(logins=command_lines, public_url=settings.public_url),

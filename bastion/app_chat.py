@@ -63,7 +63,7 @@ class _Parts:
         return Counter(desk=self.desk, guard=guard, workspaces=workspaces)
 
     def threads(self, board: Board) -> Threads:
-        return Threads(board=board, store=self.store, clock=self.clock)
+        return Threads(board=board, store=self.store, clock=self.clock, public_url=self.settings.public_url)
 
 
 def compose(
@@ -197,5 +197,10 @@ def _ways(parts: _Parts, chats: Chats) -> None:
         password = mail.password.reveal() if mail.password is not None else None
         server = Server(mail.host, mail.port, mail.user, password, ssl.create_default_context())
         chats.notices["mail"] = Mail(
-            server=server, sender=mail.sender, to=mail.to, store=parts.store, clock=parts.clock
+            server=server,
+            sender=mail.sender,
+            to=mail.to,
+            store=parts.store,
+            clock=parts.clock,
+            public_url=parts.settings.public_url,
         )

@@ -349,3 +349,10 @@ async def test_from_outside_the_fence_nobody_gets_in(now: Stage, way: Way) -> No
 @pytest.mark.parametrize("way", WAYS, ids=named)
 async def test_what_has_expired_lets_nobody_in(later: Stage, way: Way) -> None:
     await way.expired(later)
+
+
+async def test_a_login_leads_on_to_the_page_of_a_grant(now: Stage) -> None:
+    [grant, *_] = await now.bastion.store.grants_of(now.bastion.alice, now.bastion.clock.now())
+    async with now.person() as page:
+        await now.log_in(page, f"{now.bastion.url}/grants/{grant.id}", "alice")
+        await expect(page.get_by_role("heading", name=f"Grant {grant.id}")).to_be_visible()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from bastion.core.audit import Event, EventFilter, Kind
 from bastion.core.errors import NotFound, Refused
 from bastion.core.geofence import Outside, Place, is_inside
+from bastion.core.grant import Grant
 from bastion.core.identity import Identity
 from bastion.core.policy import NotPermitted, Permitted, Power, Ruling
 from bastion.core.session import Session
@@ -79,6 +80,11 @@ class Replay:
             and (session.scope in overseen or session.identity == viewer.identity.id)
         ]
         return visible[:limit]
+
+    async def sessions_under(self, viewer: Viewer, grant: Grant, limit: int) -> Sequence[Session]:
+        """Those of `sessions` that ``grant`` was used for."""
+        found = await self.sessions(viewer, identity=str(grant.identity), limit=SCAN)
+        return [each for each in found if each.grant_id == grant.id][:limit]
 
     async def session(self, viewer: Viewer, session_id: str) -> Session:
         """One that `sessions` could show.

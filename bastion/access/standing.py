@@ -15,12 +15,12 @@ from bastion.access.wish import recall
 from bastion.core.errors import NotFound, Refused
 from bastion.core.geofence import Place
 from bastion.core.grant import REQUEST_LIFETIME, Grant, Request, can_review
-from bastion.core.identity import Identity
+from bastion.core.identity import Identity, IdentityId
 from bastion.core.request import Life, Stage
 from bastion.core.target import Catalogue, printable
 from bastion.ports import Clock, Policies, Store
 
-__all__ = ["UNUSED", "Held", "Pending", "Reviewable", "Standing", "Told"]
+__all__ = ["UNUSED", "Held", "Inspected", "Pending", "Reviewable", "Standing", "Told"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +60,37 @@ class Reviewable:
     is_ending_soon: bool
 
 
-class Standing:
-    """Lists for one person at one place: only of regions whose fence holds that place, when it is known (law 2)."""
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """One grant, live or over."""
 
-    def __init__(self, *, store: Store, policies: Policies, catalogue: Catalogue, clock: Clock) -> None:
+    grant: Grant
+    holder: Identity
+    approvers: tuple[str, ...]
+    """What they are called; of whom nothing is known, their ids."""
+    last_used: datetime | None
+
+
+class Standing:
+    """Lists for one person at one place: only of regions whose fence holds that place, when it is known (law 2).
+
+    ``unused_after`` is how long a grant is used by nobody until it is marked so, where nobody asks about another span.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        policies: Policies,
+        catalogue: Catalogue,
+        clock: Clock,
+        unused_after: timedelta = UNUSED,
+    ) -> None:
         self._store = store
         self._powers = Powers(policies=policies, catalogue=catalogue)
         self._catalogue = catalogue
         self._clock = clock
+        self._unused_after = unused_after
         self._waiting = 0
 
     async def access_of(self, identity: Identity, place: Place | None) -> Sequence[Held]:
@@ -169,7 +192,7 @@ class Standing:
 
         def reviewable(each: Held) -> Reviewable:
             last = used.get(each.grant.id)
-            idle = now - (last or each.grant.starts_at) >= (unused_for or UNUSED)
+            idle = now - (last or each.grant.starts_at) >= (unused_for or self._unused_after)
             return Reviewable(each.grant, each.holder, last, idle, each.grant.ends_at - now <= (ending_within or SOON))
 
         found = sorted(map(reviewable, held), key=lambda each: each.last_used or each.grant.starts_at)
@@ -178,6 +201,31 @@ class Standing:
             for each in found
             if (unused_for is None or each.is_unused) and (ending_within is None or each.is_ending_soon)
         ]
+
+    async def inspect(self, viewer: Identity, grant_id: str, place: Place | None) -> Inspected:
+        """A grant that `viewer` holds, or of a scope that they oversee, whether it is over or not.
+
+        Raises:
+            NotFound: there is none, or not for them.
+        """
+        # One sentence for both, or it would tell a stranger which of the ids they try exist.
+        absent = NotFound(f"There is no grant {printable(grant_id)!r} that you may see.")
+        try:
+            grant = await self._store.grant(grant_id)
+        except NotFound:
+            raise absent from None
+        overseen = grant.identity == viewer.id or self._powers.oversees(viewer, grant.scope, place, self._clock.now())
+        if not (overseen and self._powers.holds(grant.scope, place)):
+            raise absent
+        approvers = [await self._called(voter) for voter in grant.approved_by]
+        used = await self._store.last_used([grant.id])
+        return Inspected(grant, await self._store.identity(grant.identity), tuple(approvers), used.get(grant.id))
+
+    async def _called(self, identity: IdentityId) -> str:
+        try:
+            return (await self._store.identity(identity)).display
+        except NotFound:
+            return str(identity)
 
     async def look_up(self, viewer: Identity, who: str, place: Place | None) -> Identity:
         """The identity that ``who`` means: ``issuer#subject``, or an e-mail that exactly one identity verified.

@@ -179,7 +179,7 @@ class Desk:
     async def card(self, request_id: str) -> Card:
         """The card of a request as it stands now; of one that is not there, that it is not."""
         try:
-            return card_of(await story_of(self._store, request_id, self._clock.now()))
+            return card_of(await story_of(self._store, request_id, self._clock.now()), self._public_url)
         except NotFound as missing:
             return Card(missing.public)
 
@@ -194,7 +194,7 @@ class Desk:
 
     async def _held_card(self, grant: Grant, now: datetime) -> Card:
         story = await story_of(self._store, grant.request_id, now)
-        return replace(card_of(story), text=messages.held_line(grant, now))
+        return replace(card_of(story, self._public_url), text=messages.held_line(grant, now))
 
     async def _press_extend(self, button: Button, actor: Identity) -> Reply:
         """As much again as was asked for, an hour at most, for the same reason."""

@@ -12,6 +12,7 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 
 from bastion.chatops import messages
+from bastion.chatops.story import link_of
 from bastion.chatops.telling import Telling, telling_of
 from bastion.core.errors import NotFound, Unavailable
 from bastion.core.notice import Asked, Ended, EndingSoon, Extended, Granted, Notice, Reviewed, TimedOut
@@ -39,12 +40,15 @@ class Server:
 class Mail:
     """Writes one e-mail a notice. ``to`` gets all of them; whom a notice concerns gets those about themself."""
 
-    def __init__(self, *, server: Server, sender: str, to: Collection[str], store: Store, clock: Clock) -> None:
+    def __init__(
+        self, *, server: Server, sender: str, to: Collection[str], store: Store, clock: Clock, public_url: str
+    ) -> None:
         self._server = server
         self._sender = sender
         self._to = tuple(to)
         self._store = store
         self._clock = clock
+        self._public_url = public_url
 
     async def tell(self, notice: Notice) -> None:
         """Raises `Unavailable`: the server did not take it."""
@@ -86,6 +90,8 @@ class Mail:
             messages.asking(request, telling.story.beneficiary),
             messages.standing_of(telling.story),
         ]
+        if (grant := telling.story.grant) is not None:
+            lines += ["", f"Its recordings, and its end: {link_of(grant.id, self._public_url).url}"]
         message.set_content("\n".join(printable(line, 900) for text in lines for line in text.split("\n")) + "\n")
         return message
 

@@ -58,11 +58,16 @@ async def story_of(store: Store, request_id: str, now: datetime) -> Story:
     return Story(request, beneficiary, reviews, grant, outcome(request, beneficiary, reviews, now), now)
 
 
-def card_of(story: Story, recordings: str | None = None) -> Card:
-    """The card of a request, as it stands. ``recordings`` is a page that shows them."""
+def card_of(story: Story, public_url: str) -> Card:
+    """The card of a request, as it stands; of a grant with the way to its page, which has its recordings."""
     lines = [messages.asking(story.request, story.beneficiary), messages.standing_of(story)]
-    link = Link("Recordings", recordings) if recordings is not None and story.grant is not None else None
+    link = link_of(story.grant.id, public_url) if story.grant is not None else None
     return Card("\n".join(lines), _buttons(story), link)
+
+
+def link_of(grant_id: str, public_url: str, label: str = "Recordings") -> Link:
+    """The page of a grant. It asks who looks."""
+    return Link(label, f"{public_url}/grants/{grant_id}")
 
 
 def warning_of(story: Story) -> Card:

@@ -11,21 +11,21 @@ from dataclasses import replace
 from bastion.chatops.board import Board
 from bastion.chatops.cards import Card
 from bastion.chatops.commands import Mention
-from bastion.chatops.story import CARD, WARNING, card_of, warning_of
+from bastion.chatops.story import CARD, WARNING, Story, card_of, link_of, warning_of
 from bastion.chatops.telling import Telling, telling_of
 from bastion.core.errors import NotFound
-from bastion.core.notice import Asked, Ended, EndingSoon, Extended, Granted, Notice
+from bastion.core.notice import Asked, Ended, EndingSoon, Extended, Granted, Notice, Unused
 from bastion.ports import ChatPost, Clock, Store
 
 
 class Threads:
-    """Tells notices on one board. ``recordings`` is the page of ours that shows them, if there is one."""
+    """Tells notices on one board. ``public_url`` is where browsers reach the bastion."""
 
-    def __init__(self, *, board: Board, store: Store, clock: Clock, recordings: str | None = None) -> None:
+    def __init__(self, *, board: Board, store: Store, clock: Clock, public_url: str) -> None:
         self._board = board
         self._store = store
         self._clock = clock
-        self._recordings = recordings
+        self._public_url = public_url
 
     async def tell(self, notice: Notice) -> None:
         """Raises `Unavailable`: the chat or the store did not take it; nothing is lost by telling it again."""
@@ -35,7 +35,7 @@ class Threads:
             return  # what it is about is gone, and so is whatever could be said of it
         root, is_new = await self._root(telling)
         if not is_new:
-            await self._board.update(root, self._card(telling), CARD)
+            await self._board.update(root, self._card(telling.story), CARD)
         await self._withdraw_warning(telling)
         await self._say(telling, root)
 
@@ -45,7 +45,7 @@ class Threads:
         posts = await self._store.chat_posts(self._board.platform, request_id)
         if CARD in posts:
             return posts[CARD], False
-        message = await self._board.post(self._card(telling), CARD)
+        message = await self._board.post(self._card(telling.story), CARD)
         await self._keep(request_id, CARD, message)
         return message, True
 
@@ -54,7 +54,7 @@ class Threads:
             case Asked() if telling.own is telling.story:
                 return  # the card says it
             case Asked():
-                card = card_of(telling.own)
+                card = self._card(telling.own)
                 await self._keep(telling.own.request.id, CARD, await self._board.post(card, CARD, root))
             case EndingSoon():
                 card = replace(warning_of(telling.story), to=await self._holder(telling))
@@ -62,6 +62,9 @@ class Threads:
                 await self._keep(telling.story.request.id, WARNING, message)
             case Granted():
                 await self._board.post(Card(telling.line, to=await self._holder(telling)), "line", root)
+            case Unused(_, _, grant_id, _):
+                link = link_of(grant_id, self._public_url, "Look, or end it")
+                await self._board.post(Card(telling.line, link=link), "line", root)
             case _:
                 await self._update_own(telling)
                 await self._board.post(Card(telling.line, loud=telling.is_loud), "line", root)
@@ -72,7 +75,7 @@ class Threads:
             return
         posts = await self._store.chat_posts(self._board.platform, telling.own.request.id)
         if CARD in posts:
-            await self._board.update(posts[CARD], card_of(telling.own), CARD)
+            await self._board.update(posts[CARD], self._card(telling.own), CARD)
 
     async def _withdraw_warning(self, telling: Telling) -> None:
         """A warning that is no longer true loses its buttons."""
@@ -94,5 +97,5 @@ class Threads:
         async with self._store.transaction() as tx:
             await tx.keep_post(ChatPost(request_id, self._board.platform, part, message))
 
-    def _card(self, telling: Telling) -> Card:
-        return card_of(telling.story, self._recordings)
+    def _card(self, story: Story) -> Card:
+        return card_of(story, self._public_url)

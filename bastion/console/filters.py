@@ -6,7 +6,7 @@ Everything here raises `HTTPBadRequest`; nothing was looked up then.
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
 
@@ -52,6 +52,14 @@ def read_number(query: dict[str, str], name: str, default: int, *, least: int, m
     if not (text.isascii() and text.isdigit() and len(text) <= 18 and least <= int(text) <= most):
         raise web.HTTPBadRequest(text=f"{name} is a number from {least} to {most}.")
     return int(text)
+
+
+def read_span(query: dict[str, str], name: str) -> timedelta | None:
+    """As in 7d; None where it is not said."""
+    try:
+        return parse_duration(query[name]) if name in query else None
+    except Refused as refused:
+        raise web.HTTPBadRequest(text=f"{name}: {refused.public}") from None
 
 
 def read_limit(query: dict[str, str], default: int) -> int:

@@ -20,9 +20,7 @@ from bastion.chatops import messages
 from bastion.console import shapes
 from bastion.console.body import read_object, read_strings
 from bastion.console.caller import Caller, caller_of
-from bastion.console.filters import MAX_LIMIT, read_number, read_query
-from bastion.core.errors import Refused
-from bastion.core.grant import parse_duration
+from bastion.console.filters import MAX_LIMIT, read_number, read_query, read_span
 from bastion.core.identity import Identity
 from bastion.core.request import Stage
 from bastion.ports import Clock
@@ -172,7 +170,7 @@ class _Api:
     async def review_of_access(self, request: web.Request) -> web.Response:
         caller = await caller_of(request)
         query = read_query(request, "unused", "ending", "format")
-        spans = _span(query, "unused"), _span(query, "ending")
+        spans = read_span(query, "unused"), read_span(query, "ending")
         if query.get("format", "json") not in ("json", "csv"):
             raise web.HTTPBadRequest(text="format is json or csv.")
         found = await self._standing.review(caller.identity, caller.place, *spans)
@@ -190,14 +188,6 @@ class _Api:
 def _revoked(ended: Revoked) -> dict[str, object]:
     grants = [shapes.grant_json(grant, ended.beneficiary) for grant in ended.grants]
     return {"grants": grants, "text": messages.revoked(ended)}
-
-
-def _span(query: dict[str, str], name: str) -> timedelta | None:
-    """As in 7d, of the query; a span that cannot be read is refused as in bodies."""
-    try:
-        return parse_duration(query[name]) if name in query else None
-    except Refused as refused:
-        raise web.HTTPBadRequest(text=f"{name}: {refused.public}") from None
 
 
 def _remark(each: Reviewable) -> str:

@@ -22,7 +22,10 @@ from bastion.core.policy import Remedy
 BINDING_SECONDS = 15 * 60
 """A little longer than a login may take."""
 
-_NEXT = re.compile(r"/(?:welcome|device(?:/[A-Za-z-]{8,9})?|link/[a-z]{1,20}/[A-Za-z0-9_-]{1,128})", re.ASCII)
+_NEXT = re.compile(
+    r"/(?:welcome|review|grants/g-[0-9a-z]{4,40}|device(?:/[A-Za-z-]{8,9})?|link/[a-z]{1,20}/[A-Za-z0-9_-]{1,128})",
+    re.ASCII,
+)
 """Where a login may lead on to: these pages of ours. Anything else is `/welcome`, whatever it looks like."""
 
 
@@ -183,6 +186,7 @@ async def _welcome(request: web.Request) -> web.Response:
     body = (
         f"<p>You are logged in as <strong>{escape(identity.display)}</strong>.</p>"
         "<p>On the command line, <code>bastion login</code> does the same for your terminal.</p>"
+        '<p><a href="/review">What you hold, and what you oversee</a></p>'
         '<form method="post" action="/logout"><button type="submit">Log out</button></form>'
     )
     return page("Logged in", body)

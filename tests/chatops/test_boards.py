@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from bastion.access.outbox import Outbox
+from bastion.access.sweeping import Sweeping
 from bastion.chatops import discord, mattermost, slack, teams
 from bastion.chatops.board import Board
 from bastion.chatops.cards import Card
@@ -19,6 +20,7 @@ from bastion.chatops.commands import Mention
 from bastion.chatops.threads import Threads
 from bastion.core.errors import Unavailable
 from bastion.core.grant import Verdict
+from tests.chatops.counter import PUBLIC_URL
 from tests.chatops.platforms import NAMES, WORD_JOINER, Api, Chat, chat_on
 from tests.fakes import FakeClock
 from tests.office import CARLA, NODE, POLICY, SAM, Office, open_office, wish
@@ -70,9 +72,7 @@ async def office(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Office]:
 async def boarded(request: pytest.FixtureRequest, office: Office) -> AsyncIterator[Boarded]:
     async with chat_on(request.param, office) as chat, aiohttp.ClientSession() as session:
         board = board_of(chat, session)
-        threads = Threads(
-            board=board, store=office.store, clock=office.clock, recordings="https://bastion.example.com/s"
-        )
+        threads = Threads(board=board, store=office.store, clock=office.clock, public_url=PUBLIC_URL)
         ways = {chat.platform.name: threads}
         outbox = Outbox(store=office.store, coordination=office.coordination, ways=ways, clock=office.clock, node=NODE)
         yield Boarded(chat, board, outbox)
@@ -127,10 +127,26 @@ async def test_the_same_notice_told_twice_posts_no_second_message(boarded: Board
     await office.approval.request(CARLA, CARLA, wish(), None)
     (kept,) = await office.store.due_notices(office.clock.now())
     await boarded.told()
-    threads = Threads(board=boarded.board, store=office.store, clock=office.clock, recordings="https://x.example")
+    threads = Threads(board=boarded.board, store=office.store, clock=office.clock, public_url=PUBLIC_URL)
     before = len(boarded.chat.api.calls)
     await threads.tell(kept.notice)
     assert [boarded._told(*call).verb for call in boarded.chat.api.calls[before:]] == ["update"]
+
+
+async def test_the_card_of_a_grant_and_the_reminder_of_it_have_the_way_to_its_page(
+    boarded: Boarded, office: Office
+) -> None:
+    await office.approval.grant(SAM, CARLA, wish(), None)
+    (grant,) = await office.store.grants()
+    page = f"{PUBLIC_URL}/grants/{grant.id}"
+    assert page in str((await boarded.told())[0].body)
+    office.clock.advance(timedelta(hours=1))
+    unused = Sweeping(store=office.store, clock=office.clock, node=NODE, unused_after=timedelta(hours=1))
+    await unused.sweep()
+    drawn, line = await boarded.told()
+    assert page in str(drawn.body)
+    assert page in str(line.body)
+    assert line.text.startswith("carla@example.com has not used this access since 2026-03-02 09:00 UTC.")
 
 
 async def test_break_glass_is_loud_and_asks_for_an_answer(boarded: Boarded, office: Office) -> None:

@@ -24,7 +24,7 @@ from bastion.core.grant import Verdict
 from bastion.core.notice import FirstConnected
 from bastion.core.policy import Action
 from bastion.core.session import Session
-from tests.chatops.counter import NAMES, USERS, desk_of, parts_of, serving
+from tests.chatops.counter import NAMES, PUBLIC_URL, USERS, desk_of, parts_of, serving
 from tests.chatops.fake_slack import APP_TOKEN, BOT_TOKEN, OPS, SECRET, TEAM, FakeSlack, Said, running_slack, until
 from tests.chatops.transcript import DOCUMENT, Transcript
 from tests.fakes import FakeClock
@@ -109,7 +109,9 @@ async def stage(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
             listening = asyncio.create_task(socket.run())
             stack.callback(listening.cancel)
             await until(lambda: fake.has_socket)
-        threads = Threads(board=slack.SlackBoard(api=api, channel=OPS), store=office.store, clock=clock)
+        threads = Threads(
+            board=slack.SlackBoard(api=api, channel=OPS), store=office.store, clock=clock, public_url=PUBLIC_URL
+        )
         outbox = Outbox(
             store=office.store, coordination=office.coordination, ways={"slack": threads}, clock=clock, node=NODE
         )

@@ -22,9 +22,10 @@ from cryptography.x509.oid import NameOID
 
 from bastion.chatops.mail import Mail, Server
 from bastion.core.errors import Unavailable
-from bastion.core.notice import Asked
+from bastion.core.notice import Asked, Unused
+from tests.chatops.counter import PUBLIC_URL
 from tests.fakes import FakeClock
-from tests.office import CARLA, Office, open_office, wish
+from tests.office import CARLA, SAM, Office, open_office, wish
 
 SENDER = "Bastion <bastion@example.com>"
 
@@ -126,7 +127,7 @@ async def office(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Office]:
 def mail(office: Office, post: Post, trust: Path | None, *to: str) -> Mail:
     context = ssl.create_default_context(cafile=trust)
     server = Server("127.0.0.1", post.port, None, None, context)
-    return Mail(server=server, sender=SENDER, to=to, store=office.store, clock=office.clock)
+    return Mail(server=server, sender=SENDER, to=to, store=office.store, clock=office.clock, public_url=PUBLIC_URL)
 
 
 async def asked(office: Office, reason: str = "fix the queue") -> Asked:
@@ -147,6 +148,19 @@ async def test_whom_it_concerns_and_who_is_told_of_everything_get_one_e_mail(
     assert body is not None
     assert "Reason: fix the queue" in body.get_content()
     assert "text/plain" in message["Content-Type"]
+
+
+async def test_a_reminder_of_unused_access_has_the_way_to_its_end(
+    office: Office, post: Post, certificate: Path
+) -> None:
+    await office.approval.grant(SAM, CARLA, wish(), None)
+    (grant,) = await office.store.grants()
+    notice = Unused(grant.request_id, office.clock.now(), grant.id, grant.starts_at)
+    await mail(office, post, certificate, "security@example.com").tell(notice)
+    ((_, message),) = post.taken
+    body = message.get_body()
+    assert body is not None
+    assert f"Its recordings, and its end: {PUBLIC_URL}/grants/{grant.id}" in body.get_content().splitlines()
 
 
 async def test_nothing_is_sent_before_the_line_is_encrypted(office: Office, post: Post, certificate: Path) -> None:

@@ -321,7 +321,7 @@ async def test_the_home_shows_what_one_has_and_what_waits_and_its_buttons_work(c
         "You are carla@example.com (https://login.example.com#carla).",
         "What you have",
         f"web-1.staging.eu as deploy until 2026-03-02 11:00 UTC (2h left), {grant.id}",
-        "[Extend]",
+        "[Extend] [Recordings]",
         "What waits",
         f"{request.id}: carla@example.com asks for web-1.production.eu as deploy for 2h. Reason: deploy the fix. "
         "It waits for others.",
