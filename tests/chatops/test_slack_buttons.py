@@ -11,7 +11,6 @@ from urllib.parse import urlencode
 
 import aiohttp
 import pytest
-from ruamel.yaml import YAML
 
 from bastion.chatops import slack
 from bastion.chatops.errands import Errands
@@ -495,17 +494,3 @@ async def test_without_a_bot_token_there_are_commands_alone(office: Office, fake
         assert fake.channel()[-1].buttons == {}
         assert "/bastion request" in await fake.type("U0CARLA", "")
         assert (await fake.send("/interactive", b"", FORM))[0] == 404
-
-
-# ------------------------------------------------------------------------------------------------------------ manifest
-
-
-def test_the_manifest_names_the_routes_there_are() -> None:
-    manifest = YAML(typ="safe").load(Path("deploy/slack-manifest.yaml").read_text())
-    (command,) = manifest["features"]["slash_commands"]
-    assert command["url"] == "https://bastion.example.com/chat/slack"
-    assert command["should_escape"] is True
-    settings = manifest["settings"]
-    assert settings["interactivity"]["request_url"] == "https://bastion.example.com/chat/slack/interactive"
-    assert settings["event_subscriptions"]["request_url"] == "https://bastion.example.com/chat/slack/events"
-    assert settings["event_subscriptions"]["bot_events"] == ["app_home_opened"]
