@@ -15,6 +15,7 @@ from bastion.core.grant import Grant, Request, Review
 from bastion.core.identity import Identity, IdentityId, Strength
 from bastion.core.notice import Notice
 from bastion.core.policy import Access, Occupied, Power, Ruling
+from bastion.core.recording import Underway
 from bastion.core.session import End, Session
 from bastion.core.target import Scope, Target
 
@@ -507,6 +508,10 @@ class Recorder(Protocol):
 
     def mark(self, at: float, label: str) -> None:
         """A marker: a warning shown, the reason of the end."""
+        ...
+
+    def underway(self, at: float, file: Underway) -> None:
+        """How far a file has come, of which more bytes are on their way."""
         ...
 
     def finish(self, at: float, end: End, exit_status: int | None) -> None:

@@ -34,7 +34,7 @@ class Code(StrEnum):
     MARKER = "m"
     EXIT = "x"
     DIGEST = "d"
-    """How far a stream has come whose bytes are not kept, see `Passed`."""
+    """How far something has come whose bytes are not kept: a stream, see `Passed`, or a file, see `Underway`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +143,7 @@ def to_bytes(text: str) -> bytes:
 # Bulk -----------------------------------------------------------------------------------------------------------------
 
 _PASSED = re.compile(rb"[a-z] (0|[1-9][0-9]{0,18}) [0-9a-f]{64}")
+_UNDERWAY = re.compile(rb"f (0|[1-9][0-9]{0,18})(?: (.+))?", re.DOTALL)
 _STREAMS = {Code.OUTPUT: "output", Code.ERROR: "error output", Code.INPUT: "input"}
 
 
@@ -170,6 +171,30 @@ class Passed:
 
     def __str__(self) -> str:
         return f"{_STREAMS[self.stream]}: {self.size} bytes, sha256 {self.sha256}"
+
+
+@dataclass(frozen=True, slots=True)
+class Underway:
+    """How far a file has come that is being moved, in place of its bytes. The last one of its number counts."""
+
+    number: int
+    """Of the file, in its session."""
+    so_far: str = ""
+    """What a line would say of it; empty when it has had its last line."""
+
+    def __str__(self) -> str:
+        return self.so_far
+
+    def to_bytes(self) -> bytes:
+        """``f 3 sftp "/a" read 1048576 bytes sha256 30e14955… in order``, the data of a `Code.DIGEST`; ``f 3``."""
+        return f"f {self.number} {self.so_far}".rstrip().encode("utf-8", "backslashreplace")
+
+
+def parse_digest(data: bytes) -> Passed | Underway:
+    """Read back the data of a `Code.DIGEST`. Raises ValueError."""
+    if (found := _UNDERWAY.fullmatch(data)) is not None:
+        return Underway(int(found[1]), (found[2] or b"").decode())
+    return Passed.parse(data)
 
 
 class Stream:

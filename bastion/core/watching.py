@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from bastion.core.errors import Refused
+from bastion.core.recording import Underway
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to do after some bytes came: record ``lines``, then deliver the bytes, in that order (law 6)."""
+    """What to do after some bytes came: record ``lines`` and ``underway``, then deliver the bytes (law 6)."""
 
     to_target: bytes = b""
     to_client: bytes = b""
     """The bastion's own refusals included."""
     lines: tuple[str, ...] = ()
+    underway: tuple[Underway, ...] = ()
+    """Files that have come further with these bytes, or have had their last line."""
     says: tuple[str, ...] = ()
     """Sentences for the client's standard error: OpenSSH's client shows no words of a STATUS."""
 

@@ -26,7 +26,7 @@ from bastion.adapters.recordings.container import ABOUT, PLAIN, PREFIX, Chain, F
 from bastion.adapters.recordings.keys import open_keys
 from bastion.adapters.recordings.writing import FileRecorder
 from bastion.core.errors import BastionError, ConfigError, NotFound, Unavailable
-from bastion.core.recording import Code, Entry, Header, Passed
+from bastion.core.recording import Code, Entry, Header, Passed, Underway
 from bastion.core.session import End, Session
 from bastion.core.target import Scope
 from tests.core.values import NOW
@@ -194,6 +194,19 @@ async def test_how_far_bulk_had_come_is_said_of_an_interrupted_recording(recordi
     recordings.seal_interrupted(over)
     said = [entry.data for entry in await read(recordings.transcript(over)) if entry.code is Code.MARKER]
     assert said[1] == so_far
+
+
+async def test_how_far_files_had_come_is_said_of_those_that_have_no_last_line(recordings: FileRecordings) -> None:
+    of = session()
+    recorder = start_bulk(recordings, of)
+    for file in (Underway(1, "sftp a"), Underway(2, "sftp b"), Underway(2, "sftp b 9 bytes"), Underway(1)):
+        recorder.underway(1, file)
+    recorder.abandon()
+    over = ended(of, End.INTERRUPTED)
+    for _ in range(2):
+        said = [entry.data for entry in await read(recordings.transcript(over)) if entry.code is Code.MARKER]
+        assert said[:-1] == [b"sftp b 9 bytes up to here"]
+        recordings.seal_interrupted(over)
 
 
 async def test_bulk_whose_digest_cannot_be_written_is_not_delivered(recordings: FileRecordings, tmp_path: Path) -> None:

@@ -19,8 +19,10 @@ from bastion.core.recording import (
     Lines,
     Passed,
     Stream,
+    Underway,
     entry_line,
     mask_typed,
+    parse_digest,
     to_bytes,
     to_text,
 )
@@ -235,6 +237,17 @@ def test_the_switch_says_what_and_from_where() -> None:
 def test_what_does_not_say_how_much_has_passed_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):
         Passed.parse(data)
+
+
+@pytest.mark.parametrize("file", [Underway(7, 'sftp "/a\\x0ab" read 5 bytes'), Underway(7)])
+def test_how_far_a_file_has_come_is_read_back(file: Underway) -> None:
+    assert parse_digest(file.to_bytes()) == file
+
+
+@pytest.mark.parametrize("data", [b"f", b"f ", b"f x", b"f 01", b"f 1 ", b"f -1 a", b"g 1 a", b"f 1 \xff"])
+def test_what_does_not_say_how_far_a_file_has_come_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        parse_digest(data)
 
 
 @pytest.mark.parametrize("version", [2, 3])

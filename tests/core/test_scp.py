@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bastion.core.files import FileRights, Limits, Paths
+from bastion.core.recording import Underway
 from bastion.core.scp import ScpCommand, ScpWatch, recognise
 from bastion.core.scp.watch import MAX_DEPTH, MAX_EARLY, MAX_HELD, MAX_LINE
 from bastion.core.watching import Violation
@@ -206,6 +207,17 @@ def test_a_file_that_could_not_be_read_or_written_says_so() -> None:
     ]
     copy.source(b"\1no such file\n\2over\n")
     assert copy.to_sink.endswith(b"\1no such file\n\2over\n")
+
+
+def test_bytes_have_their_digest_before_they_pass_and_a_closed_file_is_over() -> None:
+    copy = Copy()
+    copy.sink(b"\0")
+    copy.source(b"C0644 5 x\n")
+    copy.sink(b"\0")
+    so_far = f'scp "x" to "/in" written 2 of 5 bytes sha256 {sha256(b"he")}'
+    assert copy.watch.from_client(b"he").underway == (Underway(1, so_far),)
+    assert copy.watch.from_client(b"llo\0").underway[0].so_far.endswith(sha256(b"hello"))
+    assert copy.watch.from_target(b"\0").underway == (Underway(1),)
 
 
 def test_what_is_cut_off_is_told() -> None:

@@ -210,7 +210,7 @@ def _batch(reader: Reader) -> tuple[list[Entry], Unavailable | None]:
 def _closing(reader: Reader, session: Session, at: int) -> Iterator[Entry]:
     """What the reader of a recording must know and the recorder could not write."""
     if (session.end if reader.manifest is None else reader.manifest.end) in _UNFINISHED_ENDS:
-        for passed in reader.tally.passed.values():
+        for passed in (*reader.tally.passed.values(), *reader.tally.underway.values()):
             yield Entry(at, Code.MARKER, f"{passed} up to here".encode())
     if reader.manifest is not None and reader.manifest.end == End.INTERRUPTED:
         yield Entry(at, Code.MARKER, b"interrupted: the bastion stopped here; everything it had delivered is above")

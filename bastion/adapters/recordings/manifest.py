@@ -7,14 +7,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Self
+from typing import Self, assert_never
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from bastion.adapters.recordings.container import MANIFEST, Altered, prefix_of
 from bastion.adapters.recordings.keys import RecordingKeys
-from bastion.core.recording import Code, Passed
+from bastion.core.recording import Code, Passed, Underway, parse_digest
 from bastion.core.session import End, Session
 
 SIGNATURE = 64
@@ -66,7 +66,7 @@ class Manifest:
 class Tally:
     """The sums over a recording as far as it goes: the writer keeps them, and the reader makes them again."""
 
-    __slots__ = ("_sha256", "delivered", "last_at", "passed", "records", "size")
+    __slots__ = ("_sha256", "delivered", "last_at", "passed", "records", "size", "underway")
 
     def __init__(self, header: bytes) -> None:
         self._sha256 = hashlib.sha256(header)
@@ -75,6 +75,8 @@ class Tally:
         self.delivered = dict.fromkeys((code.value for code in Code if code is not Code.DIGEST), 0)
         self.passed: dict[Code, Passed] = {}
         """By stream, how far those have come whose bytes are not kept."""
+        self.underway: dict[int, Underway] = {}
+        """By number, how far files have come that have not had their last line."""
         self.last_at = 0
 
     def count(self, record: bytes) -> None:
@@ -86,12 +88,19 @@ class Tally:
     def deliver(self, code: Code, at: int, data: bytes) -> None:
         """What that record's entry held."""
         self.last_at = at
-        if code is Code.DIGEST:
-            passed = Passed.parse(data)
-            self.passed[passed.stream] = passed
-            self.delivered[passed.stream] = passed.size
-        else:
+        if code is not Code.DIGEST:
             self.delivered[code] += len(data)
+            return
+        match parse_digest(data):
+            case Passed() as passed:
+                self.passed[passed.stream] = passed
+                self.delivered[passed.stream] = passed.size
+            case Underway(number, ""):
+                self.underway.pop(number, None)
+            case Underway() as file:
+                self.underway[file.number] = file
+            case digest:
+                assert_never(digest)
 
     def last_record(
         self, session: Session, keys: RecordingKeys, *, end: End, exit_status: int | None, sealed: datetime

@@ -15,7 +15,7 @@ from bastion.adapters.recordings.container import ABOUT, PACKED, PLAIN, Chain, e
 from bastion.adapters.recordings.keys import RecordingKeys, sync_directory
 from bastion.adapters.recordings.manifest import Tally
 from bastion.core.errors import Unavailable
-from bastion.core.recording import Code, Stream, mask_typed
+from bastion.core.recording import Code, Stream, Underway, mask_typed
 from bastion.core.session import End, Session
 from bastion.ports import Clock
 
@@ -139,6 +139,9 @@ class FileRecorder:
 
     def mark(self, at: float, label: str) -> None:
         self._entry(Code.MARKER, at, label.encode("utf-8", "backslashreplace"))
+
+    def underway(self, at: float, file: Underway) -> None:
+        self._entry(Code.DIGEST, at, file.to_bytes())
 
     def finish(self, at: float, end: End, exit_status: int | None) -> None:
         """Close with a signed manifest, synced to disk. Idempotent.

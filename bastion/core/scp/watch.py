@@ -17,6 +17,7 @@ from enum import Enum, auto
 from typing import assert_never
 
 from bastion.core.files import Limits
+from bastion.core.recording import Underway
 from bastion.core.scp.command import ScpCommand
 from bastion.core.watching import Step, Violation, quoted
 
@@ -47,11 +48,17 @@ class _Stage(Enum):
 
 @dataclass(slots=True, eq=False)
 class _File:
+    number: int
     text: str
     """``"dir/name" to "/path"``."""
     size: int
     left: int
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+    is_underway: bool = False
+    """Whether the recording was told how far it has come."""
+
+    def so_far(self) -> str:
+        return f"{self.size - self.left} of {self.size} bytes sha256 {self.digest.hexdigest()}"
 
 
 class ScpWatch:
@@ -72,6 +79,10 @@ class ScpWatch:
         """Of the sink: the beginning of a message."""
         self._folders: list[bytes] = []
         self._file: _File | None = None
+        self._files = 0
+        self._has_moved = False
+        """Something of the file passed in this step."""
+        self._over: list[Underway] = []
         self._lines: list[str] = []
         self._to_sink: list[bytes] = []
         self._to_source: list[bytes] = []
@@ -91,8 +102,7 @@ class ScpWatch:
         file, self._file = self._file, None
         if file is None:
             return ()
-        passed = f"{file.size - file.left} of {file.size} bytes sha256 {file.digest.hexdigest()}"
-        return (f"scp left open {file.text} {self._done} {passed}, incomplete",)
+        return (f"scp left open {file.text} {self._done} {file.so_far()}, incomplete",)
 
     def _step(self, feed: Callable[[bytes], None], data: bytes) -> Step:
         if self._violation is not None:
@@ -110,7 +120,15 @@ class ScpWatch:
         to_sink, to_source, lines = b"".join(self._to_sink), b"".join(self._to_source), tuple(self._lines)
         self._to_sink, self._to_source, self._lines = [], [], []
         pair = (to_sink, to_source) if self._command.writes else (to_source, to_sink)
-        return Step(*pair, lines)
+        return Step(*pair, lines, self._take_underway())
+
+    def _take_underway(self) -> tuple[Underway, ...]:
+        over, self._over = tuple(self._over), []
+        file, has_moved, self._has_moved = self._file, self._has_moved, False
+        if file is None or not has_moved:
+            return over
+        file.is_underway = True
+        return *over, Underway(file.number, f"scp {file.text} {self._done} {file.so_far()}")
 
     # ------------------------------------------------------------------------------------------------- from the source
 
@@ -146,6 +164,7 @@ class ScpWatch:
         part = data if len(data) <= file.left else data[: file.left]
         file.digest.update(part)
         file.left -= len(part)
+        self._has_moved = True
         self._to_sink.append(part)
         if file.left == 0:
             self._stage = _Stage.VERDICT
@@ -214,7 +233,8 @@ class ScpWatch:
 
         def answered(code: int, message: bytes) -> None:
             if code == _OK:
-                self._file = _File(text, size, size)
+                self._files += 1
+                self._file = _File(self._files, text, size, size)
                 self._stage = _Stage.DATA if size else _Stage.VERDICT
             else:
                 self._lines.append(f"scp {described} failed: {quoted(message)}")
@@ -277,3 +297,5 @@ class ScpWatch:
             failed = f" failed: {quoted(message)}" if code != _OK else ""
             described = f"{self._done} {file.size} bytes sha256 {file.digest.hexdigest()} in order"
             self._lines.append(f"scp close {file.text} {described}{failed}")
+            if file.is_underway:
+                self._over.append(Underway(file.number))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from bastion.core.recording import Underway
 from bastion.core.sftp.packets import OpenFlag, spell_status
 from bastion.core.sftp.transfer import Room, Transfer
 
@@ -12,6 +13,8 @@ from bastion.core.sftp.transfer import Room, Transfer
 class Opened:
     """An open handle. Known by itself, not by the handle: the target gives handles again after CLOSE."""
 
+    number: int
+    """Of the file, among all of its session."""
     name: str
     """The path as it was asked for, quoted."""
     shows: frozenset[str]
@@ -21,6 +24,8 @@ class Opened:
     entries: int = 0
     asked: int = 0
     """Requests on it that passed and have no answer yet."""
+    is_underway: bool = False
+    """Whether the recording was told how far it has come."""
     closed: int | None = None
     """The status that its CLOSE was answered with."""
     _failures: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -29,6 +34,13 @@ class Opened:
         """Count one more ``verb`` that the target answered with ``code``; the first code of each verb is kept."""
         count, first = self._failures.get(verb, (0, code))
         self._failures[verb] = (count + 1, first)
+
+    def so_far(self) -> Underway:
+        """What has passed, while more may."""
+        self.is_underway = True
+        transfers = (("read", self.read), ("written", self.written))
+        parts = [f"{word} {transfer.so_far()}" for word, transfer in transfers if not transfer.is_empty]
+        return Underway(self.number, f"sftp {self.name} {'; '.join(parts)}".rstrip())
 
     def describe(self) -> str:
         """``"/x" read 1048576 bytes sha256 … in order``; nothing may pass through it afterwards."""
@@ -44,11 +56,12 @@ class Opened:
         return " ".join((self.name, "; ".join(parts))).rstrip()
 
 
-def open_directory(name: str, room: Room) -> Opened:
-    return Opened(name, frozenset({"entries"}), Transfer(room), Transfer(room))
+def open_directory(number: int, name: str, room: Room) -> Opened:
+    return Opened(number, name, frozenset({"entries"}), Transfer(room), Transfer(room))
 
 
-def open_file(name: str, flags: int, room: Room) -> Opened:
+def open_file(number: int, name: str, flags: int, room: Room) -> Opened:
     """``flags`` are those of its OPEN."""
     shows = {word for flag, word in ((OpenFlag.READ, "read"), (OpenFlag.WRITE, "written")) if flags & flag}
-    return Opened(name, frozenset(shows), Transfer(room), Transfer(room, reorders=not flags & OpenFlag.APPEND))
+    reorders = not flags & OpenFlag.APPEND
+    return Opened(number, name, frozenset(shows), Transfer(room), Transfer(room, reorders=reorders))

@@ -38,6 +38,27 @@ class Room:
         self._left += length + _PIECE_COST
 
 
+class _Scattered:
+    """Pieces in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._sha256 = hashlib.sha256()
+        self._bytes = 0
+        self.pieces = 0
+
+    def begin(self, offset: int, length: int) -> None:
+        self._sha256.update(_PLACE.pack(offset, length))
+        self.pieces += 1
+
+    def take(self, data: memoryview | bytearray) -> None:
+        self._sha256.update(data)
+        self._bytes += len(data)
+
+    def __str__(self) -> str:
+        digest = self._sha256.hexdigest()
+        return f"{self.pieces} pieces, {self._bytes} bytes, sha256 of offsets, lengths and data {digest}"
+
+
 class Transfer:
     """Pieces are announced by `begin` and then fed in parts, one piece after the other.
 
@@ -51,18 +72,18 @@ class Transfer:
         self._start: int | None = None
         self._next = 0
         self._ordered = hashlib.sha256()
-        self._early: dict[int, bytearray] = {}
-        self._strays = hashlib.sha256()
-        self._stray_pieces = 0
-        self._stray_bytes = 0
         self._ordered_bytes = 0
+        self._early: dict[int, bytearray] = {}
+        self._ahead = _Scattered()
+        """Of the early pieces, all that came since none was waiting."""
+        self._strays = _Scattered()
         self._left = 0
         self._advance = 0
         self._take: Callable[[memoryview], object] = self._ordered.update
 
     @property
     def is_empty(self) -> bool:
-        return not (self._ordered_bytes or self._early or self._stray_pieces)
+        return not (self._ordered_bytes or self._early or self._strays.pieces)
 
     def expect(self, offset: int) -> None:
         """The first piece asked for is at ``offset``, whichever comes first."""
@@ -75,15 +96,15 @@ class Transfer:
             return
         self.expect(offset)
         self._left, self._advance = length, 0
-        if self._stray_pieces == 0 and offset == self._next:
+        if self._strays.pieces == 0 and offset == self._next:
             self._advance = length
             self._take = self._take_ordered
-        elif self._stray_pieces == 0 and self._can_wait(offset, length):
-            self._early[offset] = bytearray()
-            self._take = self._early[offset].extend
+        elif self._strays.pieces == 0 and self._can_wait(offset, length):
+            self._wait(offset, length)
         else:
             self._scatter()
-            self._stray(offset, length)
+            self._strays.begin(offset, length)
+            self._take = self._strays.take
 
     def feed(self, data: memoryview) -> None:
         """A part of the piece that began; never more than the rest of it."""
@@ -93,30 +114,42 @@ class Transfer:
             self._next += self._advance
             self._catch_up()
 
+    def so_far(self) -> str:
+        """What `summary` says, while more may come: pieces that still wait have a digest of their own in it."""
+        words = []
+        if self._ordered_bytes or not (self._strays.pieces or self._early):
+            where = f" from offset {self._start}" if self._start else ""
+            words.append(f"{self._ordered_bytes} bytes sha256 {self._ordered.hexdigest()} in order{where}")
+        if self._early:
+            words.append(f"ahead of its turn: {self._ahead}")
+        if self._strays.pieces:
+            words.append(f"not sequential: {self._strays}")
+        return ", then ".join(words)
+
     def summary(self) -> str:
         """``1048576 bytes sha256 … in order``; nothing may be fed afterwards."""
         self._scatter()
-        words = []
-        if self._ordered_bytes or not self._stray_pieces:
-            where = f" from offset {self._start}" if self._start else ""
-            words.append(f"{self._ordered_bytes} bytes sha256 {self._ordered.hexdigest()} in order{where}")
-        if self._stray_pieces:
-            words.append(
-                f"not sequential: {self._stray_pieces} pieces, {self._stray_bytes} bytes, "
-                f"sha256 of offsets, lengths and data {self._strays.hexdigest()}"
-            )
-        return ", then ".join(words)
+        return self.so_far()
 
     def _can_wait(self, offset: int, length: int) -> bool:
         return self._reorders and offset > self._next and offset not in self._early and self._room.take(length)
 
+    def _wait(self, offset: int, length: int) -> None:
+        if not self._early:
+            self._ahead = _Scattered()
+        piece = self._early[offset] = bytearray()
+        ahead = self._ahead
+        ahead.begin(offset, length)
+
+        def take(data: memoryview) -> None:
+            piece.extend(data)
+            ahead.take(data)
+
+        self._take = take
+
     def _take_ordered(self, data: memoryview) -> None:
         self._ordered.update(data)
         self._ordered_bytes += len(data)
-
-    def _take_stray(self, data: memoryview | bytearray) -> None:
-        self._strays.update(data)
-        self._stray_bytes += len(data)
 
     def _catch_up(self) -> None:
         while (piece := self._early.pop(self._next, None)) is not None:
@@ -127,12 +160,7 @@ class Transfer:
     def _scatter(self) -> None:
         """There is no one run: what waits is digested in the order in which it came."""
         for offset, piece in self._early.items():
-            self._stray(offset, len(piece))
-            self._take_stray(piece)
+            self._strays.begin(offset, len(piece))
+            self._strays.take(piece)
             self._room.give(len(piece))
         self._early.clear()
-
-    def _stray(self, offset: int, length: int) -> None:
-        self._strays.update(_PLACE.pack(offset, length))
-        self._stray_pieces += 1
-        self._take = self._take_stray

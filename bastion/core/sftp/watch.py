@@ -1,7 +1,8 @@
 """The watcher: which SFTP packets pass, and the transcript lines that say what they did.
 
-A request has its line before it reaches the target, and a second one when the target refuses it; contents have their
-size and digest when their file is closed. So whatever ends the session, nothing was done that has no line (law 6).
+A request has its line before it reaches the target, and a second one when the target refuses it. Contents have their
+size and digest as far as they have come before more of them is delivered, and a line when their file is closed. So
+whatever ends the session, nothing was done that has no line, and nothing has passed that has no digest (law 6).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import assert_never
 
 from bastion.core.files import FileRights, Limits
 from bastion.core.policy import Action
+from bastion.core.recording import Underway
 from bastion.core.sftp.examination import Answered, Barred, Cleared, Examiner, Failed, Finding, Turn
 from bastion.core.sftp.flow import Flow, Ruling
 from bastion.core.sftp.opened import Opened, open_directory, open_file
@@ -88,6 +90,12 @@ class SftpWatch:
         self._handles: dict[bytes, Opened] = {}
         self._room = Room()
         self._delivering: Opened | None = None
+        """Whose data is on its way to the client; `_writing`, to the target."""
+        self._writing: Opened | None = None
+        self._opened = 0
+        self._moved: dict[Opened, None] = {}
+        """Those of which something passed in this step."""
+        self._over: list[Underway] = []
         self._lines: list[str] = []
         self._says: list[str] = []
         self._said: set[str] = set()
@@ -145,11 +153,19 @@ class SftpWatch:
             self._client.put(self._take_due())
         lines, self._lines = tuple(self._lines), []
         says, self._says = tuple(self._says), []
-        return Step(self._client.drain(), self._target.drain(), lines, says)
+        return Step(self._client.drain(), self._target.drain(), lines, self._take_underway(), says)
+
+    def _take_underway(self) -> tuple[Underway, ...]:
+        underway = (*self._over, *(opened.so_far() for opened in self._moved))
+        writing = self._writing if self._client.is_within_a_packet else None
+        self._moved = dict.fromkeys(opened for opened in (writing, self._delivering) if opened is not None)
+        self._over = []
+        return underway
 
     # ---------------------------------------------------------------------------------------------- from the client
 
     def _request(self, head: bytes) -> Ruling:
+        self._writing = None
         if self._stage is not _Stage.AGREED:
             return self._greet(head)
         if head[4] in (Kind.READ, Kind.WRITE):
@@ -193,6 +209,8 @@ class SftpWatch:
         if writes:
             self._pending[piece.id] = Writing(opened)
             opened.written.begin(piece.offset, piece.length)
+            self._writing = opened
+            self._moved[opened] = None
             return opened.written.feed
         self._pending[piece.id] = Reading(opened, piece.offset, piece.length)
         opened.read.expect(piece.offset)
@@ -363,6 +381,7 @@ class SftpWatch:
                     return self._withhold(opened, answer.id)
                 opened.read.begin(offset, answer.value)
                 self._delivering = opened
+                self._moved[opened] = None
                 return opened.read.feed
             case Listing(opened) if answer.kind == Kind.NAME:
                 opened.entries += answer.value
@@ -384,10 +403,11 @@ class SftpWatch:
         if len(self._handles) >= MAX_OPEN:
             raise SftpViolation(f"The client has {MAX_OPEN} files open already.")
         name = quoted(opening.path)
+        self._opened += 1
         if opening.flags is None:
-            self._handles[handle] = open_directory(name, self._room)
+            self._handles[handle] = open_directory(self._opened, name, self._room)
         else:
-            self._handles[handle] = open_file(name, opening.flags, self._room)
+            self._handles[handle] = open_file(self._opened, name, opening.flags, self._room)
 
     def _settle(self, opened: Opened, verb: str, code: int) -> None:
         """One request on an open file is over; with the last one of a closed file its line is due."""
@@ -397,6 +417,9 @@ class SftpWatch:
         if opened.closed is not None and opened.asked == 0:
             failed = f" failed: {spell_status(opened.closed)}" if opened.closed != Status.OK else ""
             self._lines.append(f"sftp close {opened.describe()}{failed}")
+            self._moved.pop(opened, None)
+            if opened.is_underway:
+                self._over.append(Underway(opened.number))
 
     def _after_answer(self) -> bytes:
         if self._delivering is not None:

@@ -127,6 +127,8 @@ class Relay:
     def _pass_on(self, step: Step) -> None:
         for line in step.lines:
             self._recorder.mark(self.at, line)
+        for file in step.underway:
+            self._recorder.underway(self.at, file)
         if step.to_target and self._target is not None:
             self._target.write(step.to_target)
         if step.to_client:
