@@ -165,6 +165,7 @@ PERMITS: Mapping[Action, str] = {
     Action.SSH_FORWARD: "permit-port-forwarding",
     Action.SSH_FORWARD_REMOTE: "permit-port-forwarding",
     Action.SSH_FORWARD_SOCKET: "permit-port-forwarding",
+    Action.SSH_FORWARD_REMOTE_SOCKET: "permit-port-forwarding",
     Action.SSH_AGENT: "permit-agent-forwarding",
 }
 """What a target's server must be permitted by the certificate, besides running programs (PROTOCOL.certkeys)."""

@@ -38,7 +38,9 @@ class Action(StrEnum):
     SSH_FORWARD_REMOTE = "ssh:forward_remote"
     """From a port of the target's loopback to the client's side."""
     SSH_FORWARD_SOCKET = "ssh:forward_socket"
-    """To and from Unix sockets of the target."""
+    """To Unix sockets of the target."""
+    SSH_FORWARD_REMOTE_SOCKET = "ssh:forward_remote_socket"
+    """From a Unix socket that is made at the target to the client's side."""
     SSH_AGENT = "ssh:agent"
     """The client's keys, for use at the target by whoever is root there."""
 
@@ -55,7 +57,13 @@ SSH_ACTIONS = frozenset(
 """What a grant includes when nobody said otherwise. The rest is asked for by name, and a person answers."""
 
 FORWARDS = frozenset(
-    {Action.SSH_FORWARD_LOOPBACK, Action.SSH_FORWARD, Action.SSH_FORWARD_REMOTE, Action.SSH_FORWARD_SOCKET}
+    {
+        Action.SSH_FORWARD_LOOPBACK,
+        Action.SSH_FORWARD,
+        Action.SSH_FORWARD_REMOTE,
+        Action.SSH_FORWARD_SOCKET,
+        Action.SSH_FORWARD_REMOTE_SOCKET,
+    }
 )
 """Those of which it matters where they lead."""
 

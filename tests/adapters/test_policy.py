@@ -587,7 +587,7 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
         [
             "26: attribute `mfaa` not found in the context of ssh:agent, the context of ssh:exec, the context of "
             "ssh:forward, the context of ssh:forward_loopback, the context of ssh:forward_remote, the context of "
-            "ssh:forward_socket, the context of ssh:sftp_read, "
+            "ssh:forward_remote_socket, the context of ssh:forward_socket, the context of ssh:sftp_read, "
             "the context of ssh:sftp_write, the context of ssh:shell; did you mean mfa?"
         ],
     ),

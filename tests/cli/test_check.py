@@ -263,7 +263,7 @@ CASES = {
     "{name: a, does: request, expect: maybe}": "[0].expect: must be permit or forbid",
     "{name: a, does: dance, expect: permit}": (
         "[0].does: must be one of ssh:shell, ssh:exec, ssh:sftp_read, ssh:sftp_write, ssh:forward_loopback, "
-        "ssh:forward, ssh:forward_remote, ssh:forward_socket, ssh:agent, "
+        "ssh:forward, ssh:forward_remote, ssh:forward_socket, ssh:forward_remote_socket, ssh:agent, "
         "request, cross, break_glass, review, replay, administer"
     ),
     "{name: a, does: review, target: web-9, expect: forbid}": "[0].target: There is no target 'web-9'.",

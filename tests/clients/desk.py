@@ -37,7 +37,7 @@ STRAIGHT = f"{LOGIN}@{STAGING_WEB}@bastion"
 NAME = f"{LOGIN}@{STAGING_WEB}"
 """The user name of such a client."""
 
-BY_NAME = ("+ssh:forward_remote", "+ssh:forward_socket", "+ssh:agent")
+BY_NAME = ("+ssh:forward_remote", "+ssh:forward_socket", "+ssh:forward_remote_socket", "+ssh:agent")
 """What a grant includes only where it is asked for, and some clients do."""
 
 Environment = Mapping[str, str]

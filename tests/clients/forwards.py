@@ -14,6 +14,7 @@ from tests.cli.contractor import ssh_agent
 from tests.clients.desk import HOST, Desk, Kept, Running
 from tests.clients.web import get, serving
 from tests.services.ports import free_port
+from tests.services.sockets import ask
 
 SIZE = 3_000_000
 """Bytes of what is fetched; more than a window."""
@@ -93,6 +94,29 @@ async def remote(desk: Desk) -> list[Kept]:
         assert allocated is not None, said
         assert await get(int(allocated[1]), "file") == data
     return [AROUND, Kept(Action.SSH_FORWARD_REMOTE, "from 127.0.0.1:0", status=None, may_leave=True, marks=["sha256"])]
+
+
+async def remote_socket(desk: Desk) -> list[Kept]:
+    """A socket at the target, through which the target reaches the desk; it goes with the forward."""
+    there, asked = desk.home / "back.sock", b"abc" * 50_000
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write((await reader.read()).upper())
+        writer.close()
+
+    async with (
+        await asyncio.start_unix_server(answer, desk.folder / "here.sock"),
+        forwarding(desk, "-R", f"{there}:{desk.folder}/here.sock"),
+    ):
+        assert await ask(there, asked) == asked.upper()
+    forward = Kept(
+        Action.SSH_FORWARD_REMOTE_SOCKET,
+        f"from socket {there}",
+        status=None,
+        may_leave=True,
+        files=[asked, asked.upper()],
+    )
+    return [AROUND, forward]
 
 
 async def agent(desk: Desk) -> list[Kept]:

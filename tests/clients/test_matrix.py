@@ -35,6 +35,7 @@ MATRIX: dict[str, Cell] = {
     "ssh -L, a socket": forwards.socket,
     "ssh -D": forwards.dynamic,
     "ssh -R, port 0": forwards.remote,
+    "ssh -R, a socket": forwards.remote_socket,
     "ssh -A": forwards.agent,
     "sftp": files.sftp,
     "sftp, recursive": files.sftp_recursive,

@@ -260,5 +260,6 @@ async def test_a_hundred_streams_through_one_connection_and_none_is_anothers(doo
 def test_what_a_grant_has_by_itself_is_what_a_shell_gives() -> None:
     assert {Action.SSH_SHELL, Action.SSH_FORWARD_LOOPBACK} <= SSH_ACTIONS
     assert not SSH_ACTIONS & {
-        Action.SSH_FORWARD, Action.SSH_FORWARD_REMOTE, Action.SSH_FORWARD_SOCKET, Action.SSH_AGENT,
+        Action.SSH_FORWARD, Action.SSH_FORWARD_REMOTE, Action.SSH_FORWARD_SOCKET, Action.SSH_FORWARD_REMOTE_SOCKET,
+        Action.SSH_AGENT,
     }  # fmt: skip

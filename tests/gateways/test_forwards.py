@@ -7,7 +7,8 @@ import hashlib
 import os
 import struct
 import sys
-from collections.abc import AsyncIterator, Sequence
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from bastion.core.opening import Opening
 from bastion.core.policy import SSH_ACTIONS, Action
 from bastion.core.session import End, Session
 from tests.services.ports import free_port
+from tests.services.sockets import ask
 from tests.world import WEB_STAGING, World, person, until
 
 shared = pytest.mark.asyncio(loop_scope="module")
@@ -371,6 +373,83 @@ async def test_a_socket_at_the_target_is_reached(door: World, ada: Identity, tmp
     (session,) = await all_ended(door, ada)
     assert session.action is Action.SSH_FORWARD_SOCKET
     assert hashlib.sha256(b"SOCKET").hexdigest() in await marks(door, session)
+
+
+@asynccontextmanager
+async def mastered(bastion: World, key: Path, *options: str) -> AsyncIterator[tuple[Client, Callable[..., Any]]]:
+    """A client that takes orders (ControlMaster), and what gives it one: `ssh -O`."""
+    with tempfile.TemporaryDirectory(prefix="bastion-") as folder:
+        control = f"{folder}/control"
+
+        async def order(what: str, *more: str) -> None:
+            process = await asyncio.create_subprocess_exec(
+                "ssh", "-F", "none", "-S", control, "-O", what, *more, TARGET, stderr=asyncio.subprocess.PIPE
+            )
+            _, said = await process.communicate()
+            assert process.returncode == 0, said
+
+        async with ssh(bastion, key, "-M", "-S", control, *options) as client:
+            yield client, order
+
+
+@shared
+@pytest.mark.parametrize("cause", ["the client leaves", "the client cancels it", "revoked"])
+async def test_a_socket_at_the_target_leads_to_the_client_and_is_removed_with_its_end(
+    door: World, ada: Identity, tmp_path: Path, cause: str
+) -> None:
+    key, path = await ready(door, ada, Action.SSH_FORWARD_REMOTE_SOCKET), tmp_path / "there.sock"
+    async with echo() as service:
+        lead = ("-R", f"{path}:127.0.0.1:{service.port}")
+        async with mastered(door, key, *lead) as (_, order):
+            assert await ask(path, b"by socket") == b"BY SOCKET"
+            (session,) = await sessions_of(door, ada)
+            if cause == "revoked":
+                await door.revoke(await door.store.grant(session.grant_id))
+            if cause == "the client cancels it":
+                await order("cancel", *lead)
+            if cause != "the client leaves":
+                (session,) = await all_ended(door, ada)
+                assert not path.exists()
+    (session,) = await all_ended(door, ada)
+    assert not path.exists()
+    assert (session.action, session.command) == (Action.SSH_FORWARD_REMOTE_SOCKET, f"from socket {path}")
+    assert session.end is (End.REVOKED if cause == "revoked" else End.CLIENT)
+    written = await marks(door, session)
+    assert f"9 bytes sha256 {hashlib.sha256(b'by socket').hexdigest()} from the target" in written
+    assert written.endswith(f"socket {path} removed")
+
+
+@shared
+async def test_what_took_the_place_of_a_socket_is_not_removed(door: World, ada: Identity, tmp_path: Path) -> None:
+    key, path = await ready(door, ada, Action.SSH_FORWARD_REMOTE_SOCKET), tmp_path / "there.sock"
+    async with ssh(door, key, "-R", f"{path}:127.0.0.1:9"):
+        await until(path.exists, 15)
+        path.unlink()
+        path.write_text("mine")
+    (session,) = await all_ended(door, ada)
+    assert path.read_text() == "mine"
+    assert (await marks(door, session)).endswith("is something else by now, and stays")
+
+
+@shared
+async def test_a_socket_at_the_target_needs_its_action_and_the_refusal_is_on_standard_error(
+    door: World, ada: Identity, tmp_path: Path
+) -> None:
+    key, path = await ready(door, ada, Action.SSH_FORWARD_REMOTE, Action.SSH_FORWARD_SOCKET), tmp_path / "there.sock"
+    async with ssh(door, key, "-R", f"{path}:127.0.0.1:9", run="sleep 20") as client:
+        await client.says("does not include ssh:forward_remote_socket")
+        assert not path.exists()
+
+
+@shared
+async def test_a_socket_is_made_only_where_its_whole_path_says(door: World, ada: Identity) -> None:
+    key = await ready(door, ada, Action.SSH_FORWARD_REMOTE_SOCKET)
+    for path in ("./here.sock", "/tmp/../etc/x", "/tmp//x", "/tmp/" + "x" * 100):
+        async with ssh(door, key, "-R", f"{path}:127.0.0.1:9", run="sleep 20") as client:
+            await client.says("socket")
+    denied = [e for e in await door.events(Kind.ACCESS_DENIED) if e.identity == ada.id]
+    assert len(denied) == 4
+    assert not [s for s in await sessions_of(door, ada) if s.action is Action.SSH_FORWARD_REMOTE_SOCKET]
 
 
 @shared

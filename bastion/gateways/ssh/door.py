@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import asyncssh
 import structlog
@@ -25,6 +26,7 @@ from bastion.gateways.ssh.internals import DoorConnection
 from bastion.gateways.ssh.listening import Listening, prohibited
 from bastion.gateways.ssh.pipe import Pipe, Side
 from bastion.gateways.ssh.plainlogin import PATIENCE, PlainLogin, questions
+from bastion.gateways.ssh.remote import listen_at_port, listen_at_socket
 from bastion.gateways.ssh.rounds import Rounds
 from bastion.gateways.ssh.session import ClientSession
 from bastion.gateways.ssh.visit import House
@@ -33,9 +35,6 @@ MAX_OFFERS = 20
 """Certificates judged on one connection; an agent with more keys than that needs IdentitiesOnly."""
 
 MAX_BANNERS = 3
-
-ANYWHERE = ("", "*", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::")  # noqa: S104 - words of clients; nothing is bound
-"""Where clients ask to listen (RFC 4254, section 7.1); it is the target's loopback each time."""
 
 log = structlog.get_logger(__name__)
 
@@ -309,7 +308,7 @@ class Door(asyncssh.SSHServer):
         if self._agent is not None and not self._agent.ended.done():
             return None
 
-        async def at_client(pipe: Pipe, host: str, port: int) -> None:
+        async def at_client(listening: Listening, pipe: Pipe, host: str, port: int) -> None:
             # The library's types want the session of a socket; ours is one for every kind of stream.
             await self._connection.create_agent_channel().open(lambda: pipe.side(Side.CLIENT))  # type: ignore[arg-type, return-value]
 
@@ -327,30 +326,25 @@ class Door(asyncssh.SSHServer):
         return None
 
     async def server_requested(self, listen_host: str, listen_port: int) -> Any:
-        """``-R``, at the target's own loopback whatever interface was asked for, as sshd does it by default."""
-        name = f"from {listen_host or '*'}:{listen_port}"
+        """``-R``."""
+        return await self._listens(
+            lambda forwards: listen_at_port(self._connection, forwards, listen_host, listen_port)
+        )
 
-        async def at_client(pipe: Pipe, host: str, port: int) -> None:
-            asked = listen_port or listening.get_port()
-            channel = self._connection.create_tunnel_channel()
-            await channel.accept(lambda: pipe.side(Side.CLIENT), listen_host, asked, host, port)
+    async def unix_server_requested(self, listen_path: str) -> Any:
+        """``-R`` with a socket at the target."""
+        return await self._listens(lambda forwards: listen_at_socket(self._connection, forwards, listen_path))
 
-        async def at_target(connection: asyncssh.SSHClientConnection, listening: Listening) -> asyncssh.SSHListener:
-            return await connection.create_server(listening.accept, "localhost", listen_port)
-
+    async def _listens(self, listen: Callable[[Forwards], Awaitable[Listening]]) -> Listening | Literal[False]:
+        """A refusal has no words in SSH, so they are said wherever a client may show some."""
         try:
-            if listen_host not in ANYWHERE:
-                raise Refused(f"{printable(listen_host, 60)!r} is no place to listen at; the target's loopback is.")
-            forwards = self._forwards
-            wish = forwards.wish(Action.SSH_FORWARD_REMOTE, printable(name))
-            listening = await forwards.listen(wish, f"forward {printable(name)}", at_client, at_target)
+            return await listen(self._forwards)
         except (BastionError, asyncssh.ChannelOpenError) as error:
             self._connection.send_debug(f"bastion: {_sentence(error)}", always_display=True)
             for session in self._sessions:
                 session.remark(_sentence(error))
             self._unsaid.append(_sentence(error))
             return False
-        return listening
 
 
 def _sentence(error: BastionError | asyncssh.ChannelOpenError) -> str:

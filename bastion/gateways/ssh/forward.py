@@ -27,6 +27,11 @@ from bastion.gateways.ssh.visit import House, Visit
 MAX_PATH = 104
 """Bytes of a socket's path, the least of what systems have (sun_path, unix(7))."""
 
+_NOT_THERE = (
+    "The target does not listen there: it is taken, or its sshd does not let it (AllowTcpForwarding, "
+    "AllowStreamLocalForwarding)."
+)
+
 Connect = Callable[[asyncssh.SSHClientConnection, Pipe], Awaitable[None]]
 """Opens the target's side of a pipe."""
 
@@ -142,11 +147,11 @@ class Forwards:
             _fail(ready, _Over(end.sentence))
         except (BastionError, asyncssh.Error) as error:
             end = End.TARGET
-            public = "The target does not listen there: it is taken, or its sshd does not let it (AllowTcpForwarding)."
-            _fail(ready, error if isinstance(error, BastionError) else Refused(public))
+            _fail(ready, error if isinstance(error, BastionError) else Refused(_NOT_THERE))
         finally:
             listening.cut(end)
             self._listening.discard(listening)
+            await _leave_tidy(listening)
             if line is not None:
                 self._lines.leave(line, linger=end in (End.CLIENT, End.TARGET))
             await visit.finish(end)
@@ -158,6 +163,12 @@ class Forwards:
             listening.cut(End.CLIENT)
         for pipe in list(self._live):
             pipe.cut(End.CLIENT)
+
+    async def refuse(self, wish: Wish, deny: Deny) -> None:
+        """Write it down, and raise it as `Refused`."""
+        reason = " ".join(deny.reasons)
+        await refuse(self._house, wish, reason)
+        raise Refused(reason)
 
     async def _refusal(self, wish: Wish, deny: Deny) -> asyncssh.ChannelOpenError:
         reason = " ".join(deny.reasons)
@@ -235,6 +246,15 @@ async def refuse(house: House, wish: Wish, reason: str) -> None:
         log.error("refusal could not be written", error=str(error))
 
 
+async def _leave_tidy(listening: Listening) -> None:
+    if listening.tidy is None:
+        return
+    try:
+        await listening.tidy()
+    except BastionError as error:
+        log.error("what was left at the target could not be recorded", error=str(error))
+
+
 async def joined(line: Line, pipe: Pipe, connect: Connect) -> None:
     """Wait for the line, and for the target's side of ``pipe``; or for its end, whichever is first.
 
@@ -259,6 +279,14 @@ def flaw_of(path: str) -> Deny | None:
     if not path or not path.isprintable() or len(path.encode()) > MAX_PATH:
         return Deny((f"{printable(path, 60)!r} cannot be the path of a socket.",))
     return None
+
+
+def flaw_of_place(path: str) -> Deny | None:
+    """Why no socket may be made at ``path``, or None. What it is relative to would be the target's to decide."""
+    names = path.split("/")
+    if names[0] or any(name in ("", ".", "..") for name in names[1:]):
+        return Deny((f"{printable(path, 60)!r} is no place for a socket: write the whole path, from / on.",))
+    return flaw_of(path)
 
 
 async def _awaited(what: Awaitable[None]) -> None:

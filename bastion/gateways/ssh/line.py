@@ -85,6 +85,7 @@ class Lines:
         self._admission = admission
         self._connector = connector
         self._lines: list[Line] = []
+        self._is_closed = False
 
     def take(self, admitted: Admitted, *, fresh: bool = False) -> Line:
         """A line for one channel of ``admitted``, which may still be opening. Give it back with `leave`."""
@@ -103,15 +104,17 @@ class Lines:
         line.is_full = False
         if line.channels > 0:
             return
-        if linger and not line.is_lost:
+        if linger and not line.is_lost and not self._is_closed:
             line.closing = asyncio.get_running_loop().call_later(LINGER, self._close, line)
         else:
             self._close(line)
 
     def close(self) -> None:
-        """The client is gone, and every line with it."""
+        """The client is gone, and every line goes with the last that still tidies up there."""
+        self._is_closed = True
         for line in list(self._lines):
-            self._close(line)
+            if line.channels == 0:
+                self._close(line)
 
     def _open(self, admitted: Admitted) -> Line:
         session, own = admitted.session, permits({admitted.session.action})

@@ -15,7 +15,7 @@ from bastion.gateways.ssh.visit import Visit
 MAX_STREAMS = 32
 """At a time, of one listener."""
 
-OpenAtClient = Callable[[Pipe, str, int], Awaitable[None]]
+OpenAtClient = Callable[["Listening", Pipe, str, int], Awaitable[None]]
 """Opens the client's side of a pipe, for a stream that came from an address and port."""
 
 
@@ -35,6 +35,8 @@ class Listening:
         self._count = 0
         self._port = 0
         self._at_target: asyncssh.SSHListener | None = None
+        self.tidy: Callable[[], Awaitable[None]] | None = None
+        """Takes away what it leaves at the target when it is over. Raises `Unavailable`: that could not be recorded."""
         self.ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
 
     def began(self, at_target: asyncssh.SSHListener) -> None:
@@ -46,6 +48,10 @@ class Listening:
 
     def get_port(self) -> int:
         return self._port
+
+    def mark(self, label: str) -> None:
+        """A line of its transcript. Raises `Unavailable`."""
+        self._visit.mark(label)
 
     def close(self) -> None:
         """The client wants no more of it, or is gone."""
@@ -75,7 +81,7 @@ class Listening:
         pipe.ended.add_done_callback(lambda _: self._pipes.discard(pipe))
         try:
             pipe.open()
-            await self._open_at_client(pipe, host, port)
+            await self._open_at_client(self, pipe, host, port)
         except BastionError as error:
             self.cut(End.RECORDER)
             raise prohibited(error.public) from None
