@@ -49,6 +49,26 @@ class IssuedCertificate:
 
 
 @dataclass(frozen=True, slots=True)
+class Proof:
+    """A certificate's record and what it stands on, all of one moment."""
+
+    certificate: IssuedCertificate
+    grant: Grant
+    ended_at: datetime | None
+    """Until when nothing counts that its holder proved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Somebody who asks for a door, all of one moment."""
+
+    identity: Identity
+    ended_at: datetime | None
+    """Until when nothing counts that they proved."""
+    grants: Sequence[Grant]
+
+
+@dataclass(frozen=True, slots=True)
 class ChatLink:
     """One chat account belongs to one identity, because that identity said so after logging in."""
 
@@ -266,6 +286,10 @@ class Store(Protocol):
         """Grants whose end is after ``ended_after``, revoked ones too, latest end first."""
         ...
 
+    async def holder(self, identity: IdentityId, ended_after: datetime) -> Holder:
+        """Somebody, with the grants that `grants_of` gives. Raises `NotFound`."""
+        ...
+
     async def grants(self, live_at: datetime | None = None, limit: int = 200) -> Sequence[Grant]:
         """Newest first; with ``live_at`` only those live then."""
         ...
@@ -308,6 +332,10 @@ class Store(Protocol):
 
     async def certificate(self, serial: int) -> IssuedCertificate:
         """Raises `NotFound`."""
+        ...
+
+    async def proof(self, serial: int) -> Proof:
+        """The same, with what it stands on. Raises `NotFound`."""
         ...
 
     async def session(self, session_id: str) -> Session:

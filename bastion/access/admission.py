@@ -131,19 +131,20 @@ class Admission:
         """
         now = self._clock.now()
         place = self._locator.locate(wish.address)
-        identity = (await self._store.identity(wish.identity)).proven_by(wish.strength)
+        holder = await self._store.holder(wish.identity, now - NEAR_MISSES)
+        identity = holder.identity.proven_by(wish.strength)
         try:
             target = self._catalogue.find(wish.target)
         except Refused as refusal:
             return await self._refuse(wish, identity, place, Deny((refusal.public,)), now)
         access = Access(identity, wish.scope, target, wish.login, wish.action, place)
-        decision: Decision | None = await self._over(wish)
+        decision: Decision | None = await self._over(wish, holder.ended_at)
         if decision is None:
             occupied = await self._coordination.occupied(identity.id)
-            decision = await self._decide(access, now, occupied)
+            decision = self._decide(access, holder.grants, occupied, now)
             if wish.or_else is not None and not isinstance(decision, Allow):
                 other = replace(access, action=wish.or_else)
-                if isinstance(otherwise := await self._decide(other, now, occupied), Allow):
+                if isinstance(otherwise := self._decide(other, holder.grants, occupied, now), Allow):
                     access, decision = other, otherwise
         if isinstance(decision, Allow) and objection is not None:
             decision = await objection() or decision
@@ -186,21 +187,21 @@ class Admission:
     async def still_allowed(self, session: Session) -> Decision:
         """What `open` would say of a live session now, but for law 4, which its registration stands for."""
         now = self._clock.now()
-        identity = await self._identity(session)
+        holder = await self._store.holder(session.identity, now - NEAR_MISSES)
+        identity = holder.identity.proven_by(await self._strength(session))
         try:
             target = self._catalogue.find(session.target)
         except NotFound as error:
             return Deny((error.public,))
         place = self._locator.locate(parse_address(session.address))
-        ended_at = await self._store.ended_at(session.identity)
-        if ended_at is not None and session.started_at <= ended_at:
+        if holder.ended_at is not None and session.started_at <= holder.ended_at:
             return Deny((LOGGED_OUT,))
         access = Access(identity, session.scope, target, session.login, session.action, place)
-        return await self._decide(access, now, ())
+        return self._decide(access, holder.grants, (), now)
 
     async def file_rights(self, session: Session, grant: Grant) -> FileRights:
         """What a live session would be allowed to do with files if it were opened under ``grant`` now."""
-        identity = await self._identity(session)
+        identity = (await self._store.identity(session.identity)).proven_by(await self._strength(session))
         target = self._catalogue.find(session.target)
         place = self._locator.locate(parse_address(session.address))
         access = Access(identity, session.scope, target, session.login, session.action, place)
@@ -231,13 +232,11 @@ class Admission:
         finally:
             await self._coordination.leave(session.identity, session.id)
 
-    async def _identity(self, session: Session) -> Identity:
-        """Who they are now, by the login that got the session's certificate."""
-        known = await self._store.identity(session.identity)
-        return known.proven_by((await self._store.certificate(session.certificate_serial)).strength)
+    async def _strength(self, session: Session) -> Strength:
+        """Of the login that got the session's certificate."""
+        return (await self._store.certificate(session.certificate_serial)).strength
 
-    async def _decide(self, access: Access, now: datetime, occupied: Sequence[Occupied]) -> Decision:
-        grants = await self._store.grants_of(access.identity.id, now - NEAR_MISSES)
+    def _decide(self, access: Access, grants: Sequence[Grant], occupied: Sequence[Occupied], now: datetime) -> Decision:
         target = access.target
         return decide(
             access,
@@ -249,9 +248,8 @@ class Admission:
             now=now,
         )
 
-    async def _over(self, wish: Wish) -> Deny | None:
+    async def _over(self, wish: Wish, ended_at: datetime | None) -> Deny | None:
         """No, when what the certificate proves was declared over since: its connection may have outlived that."""
-        ended_at = await self._store.ended_at(wish.identity)
         if ended_at is None:
             return None
         certificate = await self._store.certificate(wish.serial)

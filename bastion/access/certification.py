@@ -241,8 +241,7 @@ class Certification:
     async def _grant_has_ended(self, certificate: Certificate, now: datetime) -> Rejected | None:
         """The better reason for a certificate that has ended: that its grant has, so that a new one would not help."""
         try:
-            issued = await self._store.certificate(certificate.serial)
-            grant = await self._store.grant(issued.grant_id)
+            grant = (await self._store.proof(certificate.serial)).grant
         except NotFound:
             return None
         return _over(grant) if not grant.is_live(now) else None
@@ -251,20 +250,19 @@ class Certification:
         """A signature is not enough: the bastion must remember making it, and its grant must live."""
         certificate = accepted.certificate
         try:
-            issued = await self._store.certificate(certificate.serial)
-            grant = await self._store.grant(accepted.grant_id)
+            proof = await self._store.proof(certificate.serial)
         except NotFound:
             return Rejected("This certificate is not known here.")
+        issued = proof.certificate
         if (issued.fingerprint, issued.scope, issued.grant_id) != (
             certificate.public_key.fingerprint,
             accepted.scope,
             accepted.grant_id,
         ):
             return Rejected("This certificate is not the one that was made under its number.")
-        if not grant.is_live(now):
-            return _over(grant)
-        ended_at = await self._store.ended_at(issued.identity)
-        if ended_at is not None and issued.valid_after <= ended_at:
+        if not proof.grant.is_live(now):
+            return _over(proof.grant)
+        if proof.ended_at is not None and issued.valid_after <= proof.ended_at:
             return Rejected("You have been logged out since this certificate was made. Log in again: bastion login")
         return _proven(issued)
 

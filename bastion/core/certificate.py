@@ -15,6 +15,7 @@ import struct
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from bastion.core.errors import Refused
 from bastion.core.geofence import Address
@@ -57,6 +58,9 @@ _FIELDS = {
 
 MAX_KEY = 1024
 """Bytes of a public key blob; the largest accepted type has 172, and application names of security keys vary."""
+
+KEPT = 256
+"""Certificates that are kept parsed: clients offer one, then sign with it, and come again."""
 
 MAX_CERTIFICATE = 8192
 """Bytes of a certificate blob; ours have about 500."""
@@ -238,6 +242,7 @@ def certificate_line(blob: bytes, comment: str) -> str:
     return f"{_Reader(blob).string().decode('ascii')} {base64.b64encode(blob).decode()} {comment}\n"
 
 
+@lru_cache(maxsize=KEPT)
 def parse_certificate(blob: bytes) -> Certificate:
     """Read a user certificate: each field once, in order, nothing left over. The signature is *not* checked here.
 

@@ -24,7 +24,7 @@ from bastion.core.policy import Action, Demands
 from bastion.core.session import End, Session
 from bastion.core.target import Scope
 from bastion.core.ticket import TicketPattern
-from bastion.ports import ChatLink, IssuedCertificate
+from bastion.ports import ChatLink, Holder, IssuedCertificate, Proof
 from tests.services.stores import OpenStore, execute
 
 NOW = datetime(2026, 3, 2, 9, 0, 0, 123456, tzinfo=UTC)
@@ -209,6 +209,24 @@ async def test_a_grant_is_read_as_it_was_given(store: SqlStore, one: Grant) -> N
         await tx.add_grant(one)
         assert await tx.grant(one.id) == one
     assert await store.grant(one.id) == one
+
+
+async def test_a_proof_is_a_certificate_with_its_grant_and_the_end_of_its_holder(store: SqlStore) -> None:
+    for each in (grant(), grant("g-2", "r-2")):
+        await add_grant(store, each)
+    async with store.transaction() as tx:
+        await tx.save_identity(identity(), NOW)
+        await tx.save_identity(identity(BOB), NOW)
+        await tx.add_certificate(CERTIFICATE)
+        await tx.end_identity(BOB, NOW)
+    assert await store.proof(CERTIFICATE.serial) == Proof(CERTIFICATE, grant(), None)
+    async with store.transaction() as tx:
+        await tx.revoke_grant("g-1", NOW)
+        await tx.end_identity(ALICE, NOW + HOUR)
+    expected = Proof(CERTIFICATE, replace(grant(), revoked_at=NOW), NOW + HOUR)
+    assert await store.proof(CERTIFICATE.serial) == expected
+    with pytest.raises(NotFound):
+        await store.proof(CERTIFICATE.serial + 1)
 
 
 @pytest.mark.parametrize("serial", [0, 1, 2**63 - 1, 2**63, 2**64 - 1])
@@ -649,6 +667,19 @@ async def test_grants_of_somebody_are_theirs_with_the_latest_end_first(store: Sq
     assert await store.grants_of(ALICE, NOW) == [theirs[1], theirs[0]]
     assert [one.id for one in await store.grants_of(ALICE, NOW - HOUR)] == ["g-2", "g-1", "g-4"]
     assert await store.grants_of(IdentityId(ALICE.issuer, "nobody"), NOW - HOUR) == []
+
+
+async def test_a_holder_is_somebody_with_their_end_and_their_grants(store: SqlStore) -> None:
+    await add_grant(store, grant())
+    await add_grant(store, replace(grant("g-2", "r-2"), identity=BOB))
+    async with store.transaction() as tx:
+        await tx.save_identity(identity(), NOW)
+    assert await store.holder(ALICE, NOW) == Holder(identity(), None, [grant()])
+    async with store.transaction() as tx:
+        await tx.end_identity(ALICE, NOW)
+    assert await store.holder(ALICE, NOW + HOUR) == Holder(identity(), NOW, [])
+    with pytest.raises(NotFound):
+        await store.holder(IdentityId(ALICE.issuer, "nobody"), NOW)
 
 
 async def test_live_grants_are_those_that_are_live_then(store: SqlStore) -> None:

@@ -20,12 +20,13 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, column, text
 from sqlalchemy.exc import DBAPIError
 
 from bastion.adapters.store import SqlStore, migrations, open_store
 from bastion.adapters.store.engines import Engine, open_engine
 from bastion.adapters.store.postgresql import WRITER_LOCK
+from bastion.adapters.store.queries import Query
 from bastion.adapters.store.tables import metadata
 from bastion.core.audit import Event, EventFilter, Kind
 from bastion.core.errors import ConfigError, Unavailable
@@ -36,6 +37,12 @@ NOW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 ALL = EventFilter(limit=1_000_000)
 NEWEST = ScriptDirectory(Path(migrations.__file__).parent).get_current_head()
 SHORT = timedelta(milliseconds=100)
+
+SLOW = {
+    "postgresql": "SELECT pg_sleep(0.3) AS n",
+    "sqlite": "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 3e6) SELECT max(n) AS n FROM n",
+}
+"""Queries that take some tenths of a second."""
 
 
 async def append(store: SqlStore, *displays: str) -> list[int]:
@@ -289,11 +296,24 @@ async def test_postgresql_is_set_to_survive_a_power_cut_whatever_its_own_setting
     await engine.close()
 
 
+async def test_what_is_asked_together_is_of_one_moment(store: SqlStore, url: str) -> None:
+    """Whatever is written between the first answer and the last."""
+    engine = open_engine(url, SHORT)
+    count, slow = (text(one).columns(column("n")) for one in ("SELECT count(*) AS n FROM events", SLOW[engine.dialect]))
+    asked = asyncio.create_task(engine.read([Query(count), Query(slow), Query(count)]))
+    written = 0
+    while not asked.done():
+        written += len(await append(store, "meanwhile"))
+    before, _, after = await asked
+    assert before.rows[0].n == after.rows[0].n < written
+    await engine.close()
+
+
 async def test_readers_cannot_write(store: SqlStore, url: str) -> None:
     await append(store, "kept")
     engine = open_engine(url, SHORT)
     with pytest.raises((DBAPIError, sqlite3.Error), match="read-?only"):
-        await engine.read(text("DELETE FROM chat_links"))
+        await engine.read([Query(text("DELETE FROM chat_links"))])
     await engine.close()
 
 

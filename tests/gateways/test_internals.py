@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import asyncssh
 import pytest
+from asyncssh.auth import _ClientPublicKeyAuth
 from asyncssh.channel import SSHChannel
 from asyncssh.connection import SSHConnection, _connect
 from asyncssh.constants import MSG_CHANNEL_DATA, MSG_CHANNEL_OPEN
@@ -24,11 +25,12 @@ from asyncssh.packet import SSHPacketLogger
 
 from bastion.core.errors import ConfigError
 from bastion.gateways.ssh import internals, lean
+from bastion.gateways.ssh.chacha import LeanChaCha
 from bastion.gateways.ssh.hostproof import ProvenConnection
 from bastion.gateways.ssh.internals import DoorConnection, check_version
 from bastion.gateways.ssh.lean import LeanConnection, LeanGCM, LeanServerConnection, TargetConnection
 from bastion.gateways.ssh.limits import RestrainedConnection, SessionChannel, TunnelChannel
-from bastion.gateways.ssh.quiet import QuietConnection
+from bastion.gateways.ssh.quiet import QuietConnection, _SignedAtOnce
 from tests.gateways.forgery import Client, certificate_of
 from tests.gateways.wire import (
     IGNORE,
@@ -88,6 +90,11 @@ OVERRIDDEN: list[tuple[type, type, str, list[str]]] = [
     (TargetConnection, SSHConnection, "resume_writing", []),
     (TargetConnection, SSHConnection, "_recv_pkthdr", []),
     (TargetConnection, SSHConnection, "_reset_keepalive_timer", []),
+    (TargetConnection, asyncssh.SSHClientConnection, "try_next_auth", ["next_method"]),
+    (LeanChaCha, Encryption, "encrypt_packet", ["seq", "header", "packet"]),
+    (LeanChaCha, Encryption, "decrypt_header", ["seq", "first_block", "header_len"]),
+    (LeanChaCha, Encryption, "decrypt_packet", ["seq", "first", "rest", "header_len", "mac"]),
+    (_SignedAtOnce, _ClientPublicKeyAuth, "_start", []),
     (LeanGCM, Encryption, "encrypt_packet", ["seq", "header", "packet"]),
     (LeanGCM, Encryption, "decrypt_header", ["seq", "first_block", "header_len"]),
     (LeanGCM, Encryption, "decrypt_packet", ["seq", "first", "rest", "header_len", "mac"]),
@@ -138,10 +145,26 @@ def test_the_lean_cipher_goes_on_where_asyncsshs_own_was() -> None:
     assert lean_one.open(memoryview(headers[2]), memoryview(sealed[2])[4:]) == packets[2]
 
 
-def test_nothing_else_is_taken_for_the_lean_cipher() -> None:
-    for name, size in ((b"chacha20-poly1305@openssh.com", 64), (b"aes128-ctr", 16)):
-        other = get_encryption(name, bytes(size), bytes(16), b"hmac-sha2-256", bytes(32))
-        assert lean._lean(other) is other
+def test_chacha_is_what_asyncsshs_own_is_at_any_packet_and_opens_nothing_that_was_changed() -> None:
+    key, packet, length = bytes(range(64)), b"p" * 48, (48).to_bytes(4, "big")
+    theirs = get_encryption(b"chacha20-poly1305@openssh.com", key, b"")
+    ours = lean._lean(theirs)
+    assert isinstance(ours, LeanChaCha)
+    for seq in (0, 1, 2**31, 2**32 - 1, 5):
+        sealed, tag = ours.encrypt_packet(seq, length, packet)
+        assert (sealed, tag) == theirs.encrypt_packet(seq, length, packet)
+        assert ours.decrypt_header(seq, sealed[:8], 4) == (sealed[:8], length)
+        assert ours.decrypt_packet(seq, sealed[:8], sealed[8:], 4, tag) == packet
+        assert ours.decrypt_packet(seq + 1, sealed[:8], sealed[8:], 4, tag) is None
+        for changed in (0, 4, 51):
+            forged = bytearray(sealed)
+            forged[changed] ^= 1
+            assert ours.decrypt_packet(seq, bytes(forged[:8]), bytes(forged[8:]), 4, tag) is None
+
+
+def test_nothing_else_is_taken_for_a_lean_cipher() -> None:
+    other = get_encryption(b"aes128-ctr", bytes(16), bytes(16), b"hmac-sha2-256", bytes(32))
+    assert lean._lean(other) is other
     assert lean._lean(None) is None
 
 
@@ -220,8 +243,9 @@ async def test_a_login_asks_every_override_in_order(bastion: World, monkeypatch:
 async def test_a_certificate_is_decoded_once_and_judged_each_time(
     bastion: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once for each connection: an offer, then a signature. Another certificate is another one."""
+    """An offer, then a signature. Another certificate is another one."""
     calls = Calls()
+    internals._decoded.cache_clear()
     calls.watch(monkeypatch, internals, "decode_ssh_certificate")
     calls.watch(monkeypatch, DoorConnection, "_validate_openssh_certificate")
     await bastion.grant(ADA)
@@ -236,7 +260,7 @@ async def test_a_certificate_is_decoded_once_and_judged_each_time(
         wire.prove(DIRECT, certificate, client)
         await wire.expect(USERAUTH_SUCCESS)
     judged = "_validate_openssh_certificate"
-    assert calls.names == ["decode_ssh_certificate", judged] * 3
+    assert calls.names == ["decode_ssh_certificate", judged, "decode_ssh_certificate", judged, judged]
 
 
 async def test_nothing_is_sent_that_says_nothing(bastion: World) -> None:

@@ -5,7 +5,7 @@ How each of the two is that is in `sqlite` and `postgresql`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from sqlalchemy import Connection, Executable
 
 from bastion.adapters.store.postgresql import PostgresqlEngine
+from bastion.adapters.store.queries import Query
 from bastion.adapters.store.rows import Values
 from bastion.adapters.store.sqlite import SqliteEngine
 from bastion.adapters.store.statements import Answer
@@ -49,8 +50,8 @@ class Engine(Protocol):
 
     dialect: str
 
-    async def read(self, statement: Executable, values: Values | None = None) -> Answer:
-        """Ask, outside of any transaction."""
+    async def read(self, asked: Sequence[Query]) -> Sequence[Answer]:
+        """Ask several things of one moment."""
         ...
 
     async def pen(self) -> Pen:

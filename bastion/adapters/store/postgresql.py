@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -10,6 +10,7 @@ import asyncpg  # type: ignore[import-untyped]  # it brings no types
 from sqlalchemy import Connection, CursorResult, Executable, event
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from bastion.adapters.store.queries import Query
 from bastion.adapters.store.rows import Values
 from bastion.adapters.store.statements import Answer
 
@@ -48,10 +49,11 @@ class PostgresqlEngine:
         begin = f"SELECT pg_advisory_xact_lock({WRITER_LOCK})"
         event.listen(self._write.sync_engine, "begin", lambda connection: connection.exec_driver_sql(begin))
         self._read = _engine(url, READERS, "AUTOCOMMIT", common | {"default_transaction_read_only": "on"})
+        self._snapshots = self._read.execution_options(isolation_level="REPEATABLE READ")
 
-    async def read(self, statement: Executable, values: Values | None = None) -> Answer:
-        async with self._read.connect() as connection:
-            return _answer(await connection.execute(statement, values))
+    async def read(self, asked: Sequence[Query]) -> Sequence[Answer]:
+        async with (self._read if len(asked) == 1 else self._snapshots).connect() as connection:
+            return [_answer(await connection.execute(*query)) for query in asked]
 
     async def pen(self) -> PostgresqlPen:
         return PostgresqlPen(await self._write.connect())

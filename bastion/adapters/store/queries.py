@@ -55,6 +55,19 @@ _GRANTS_OF = (
 )
 _API_TOKEN = select(api_tokens).where(api_tokens.c.id == bindparam("token"))
 _CERTIFICATE = select(certificates).where(certificates.c.serial == bindparam("certificate"))
+_GRANT_OF_CERTIFICATE = (
+    select(grants)
+    .join(certificates, certificates.c.grant_id == grants.c.id)
+    .where(certificates.c.serial == bindparam("certificate"))
+)
+_END_OF_CERTIFICATE = (
+    select(identities.c.ended_at)
+    .join(
+        certificates,
+        and_(certificates.c.issuer == identities.c.issuer, certificates.c.subject == identities.c.subject),
+    )
+    .where(certificates.c.serial == bindparam("certificate"))
+)
 _SESSION = select(sessions).where(sessions.c.id == bindparam("session"))
 _DUE_NOTICES = (
     select(notices)
@@ -198,6 +211,14 @@ def due_notices(now: datetime, limit: int) -> Query:
 
 def certificate(serial: int) -> Query:
     return Query(_CERTIFICATE, {"certificate": serial})
+
+
+def grant_of_certificate(serial: int) -> Query:
+    return Query(_GRANT_OF_CERTIFICATE, {"certificate": serial})
+
+
+def end_of_certificate(serial: int) -> Query:
+    return Query(_END_OF_CERTIFICATE, {"certificate": serial})
 
 
 def session(session_id: str) -> Query:

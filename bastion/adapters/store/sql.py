@@ -23,6 +23,7 @@ from bastion.adapters.store.rows import (
     read_session,
     read_token,
 )
+from bastion.adapters.store.statements import Answer
 from bastion.adapters.store.transaction import SqlTransaction, found
 from bastion.adapters.store.writer import Writer
 from bastion.core.apitoken import ApiToken
@@ -32,7 +33,7 @@ from bastion.core.grant import Grant, Request, Review
 from bastion.core.identity import Identity, IdentityId
 from bastion.core.session import Session
 from bastion.core.target import printable
-from bastion.ports import ChatLink, IssuedCertificate, KeptLogin, KeptNotice, Transaction
+from bastion.ports import ChatLink, Holder, IssuedCertificate, KeptLogin, KeptNotice, Proof, Transaction
 
 
 class SqlStore:
@@ -95,6 +96,13 @@ class SqlStore:
     async def grants_of(self, identity: IdentityId, ended_after: datetime) -> Sequence[Grant]:
         return [read_grant(row) for row in await self._all(queries.grants_of(identity, ended_after))]
 
+    async def holder(self, identity: IdentityId, ended_after: datetime) -> Holder:
+        who, ended, grants = await self._together(
+            queries.identity(identity), queries.ended_at(identity), queries.grants_of(identity, ended_after)
+        )
+        known = read_identity(found(who.first, "identity", str(identity)))
+        return Holder(known, ended.rows[0].ended_at, [read_grant(row) for row in grants.rows])
+
     async def grants(self, live_at: datetime | None = None, limit: int = 200) -> Sequence[Grant]:
         return [read_grant(row) for row in await self._all(queries.latest_grants(live_at, limit))]
 
@@ -129,6 +137,13 @@ class SqlStore:
 
     async def certificate(self, serial: int) -> IssuedCertificate:
         return read_certificate(await self._one(queries.certificate(serial), "certificate", str(serial)))
+
+    async def proof(self, serial: int) -> Proof:
+        issued, grant, ended = await self._together(
+            queries.certificate(serial), queries.grant_of_certificate(serial), queries.end_of_certificate(serial)
+        )
+        certificate = read_certificate(found(issued.first, "certificate", str(serial)))
+        return Proof(certificate, read_grant(grant.rows[0]), ended.rows[0].ended_at)
 
     async def session(self, session_id: str) -> Session:
         if rows := await self._all(queries.session(session_id)):
@@ -173,7 +188,11 @@ class SqlStore:
         return found(rows[0] if rows else None, what, name)
 
     async def _all(self, query: queries.Query) -> Sequence[Any]:
+        return (await self._together(query))[0].rows
+
+    async def _together(self, *asked: queries.Query) -> Sequence[Answer]:
+        """The answers to several questions, of one moment."""
         if self._closed:
             raise Unavailable("The store is closed: this bastion is stopping.")
         with translated():
-            return (await self._engine.read(*query)).rows
+            return await self._engine.read(asked)

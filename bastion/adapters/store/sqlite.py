@@ -9,7 +9,7 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from queue import SimpleQueue
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Executable, StaticPool, create_engine, event
 from sqlalchemy.dialects import sqlite as dialects
 
+from bastion.adapters.store.queries import Query
 from bastion.adapters.store.rows import Values
 from bastion.adapters.store.statements import Answer, Statements
 from bastion.core.errors import ConfigError, Unavailable
@@ -48,8 +49,9 @@ class SqliteEngine:
         self._writer = _Threads(1, lambda: self._connect("synchronous=FULL", "foreign_keys=ON"))
         self._readers = _Threads(READERS, lambda: self._connect("query_only=ON"))
 
-    async def read(self, statement: Executable, values: Values | None = None) -> Answer:
-        return await self._readers.do(_running(statement, values))
+    async def read(self, asked: Sequence[Query]) -> Sequence[Answer]:
+        runs = [_running(*query) for query in asked]
+        return await self._readers.do(lambda connection: _of_one_moment(connection, runs))
 
     async def pen(self) -> SqliteEngine:
         return self
@@ -121,17 +123,28 @@ def _running(statement: Executable, values: Values | None) -> Callable[[sqlite3.
     return run
 
 
+def _of_one_moment(connection: sqlite3.Connection, runs: Sequence[Callable[[sqlite3.Connection], T]]) -> list[T]:
+    """What several reads give of one snapshot (https://www.sqlite.org/isolation.html); one by itself is one anyway."""
+    if len(runs) == 1:
+        return [runs[0](connection)]
+    connection.execute("BEGIN")
+    try:
+        return [run(connection) for run in runs]
+    finally:
+        connection.rollback()
+
+
 _Job = tuple[Callable[[sqlite3.Connection], Any] | None, asyncio.Future[Any]]
 
 
 class _Threads:
-    """Threads that do what is asked of them in order, each on a connection that is its own."""
+    """Threads that do what is asked of them, each in order, and on a connection that is its own.
+
+    The first one that has nothing to do is asked: its connection has just read the pages that are wanted next.
+    """
 
     def __init__(self, count: int, connect: Callable[[], sqlite3.Connection]) -> None:
-        self._connect = connect
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._threads = [threading.Thread(target=self._run, name="sqlite", daemon=True) for _ in range(count)]
-        self._is_started = False
+        self._threads = [_Thread(connect) for _ in range(count)]
 
     async def do(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """What ``job`` returns or raises. It is done even if the caller is cancelled meanwhile."""
@@ -143,21 +156,40 @@ class _Threads:
 
     def ask(self, job: Callable[[sqlite3.Connection], T] | None) -> asyncio.Future[T]:
         """The same, as a future."""
-        if not self._is_started:
-            self._is_started = True
-            for thread in self._threads:
-                thread.start()
+        return min(self._threads, key=_Thread.owed).ask(job)
+
+    def close(self) -> None:
+        """Wait until everything that was asked is done. Idempotent."""
+        for thread in self._threads:
+            thread.close()
+
+
+class _Thread:
+    """A thread with a connection, both made when there is something to do."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._connect = connect
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._owed = 0
+
+    def owed(self) -> int:
+        """How many answers wait for it."""
+        return self._owed
+
+    def ask(self, job: Callable[[sqlite3.Connection], T] | None) -> asyncio.Future[T]:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="sqlite", daemon=True)
+            self._thread.start()
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._owed += 1
         self._jobs.put((job, done))
         return done
 
     def close(self) -> None:
-        """Wait until everything that was asked is done. Idempotent."""
-        if self._is_started:
-            for _ in self._threads:
-                self._jobs.put(None)
-            for thread in self._threads:
-                thread.join()
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
 
     def _run(self) -> None:
         connection: sqlite3.Connection | None = None
@@ -185,17 +217,17 @@ class _Threads:
             connection.close()
             connection = None
         with contextlib.suppress(RuntimeError):  # its loop is closed, so nobody waits
-            done.get_loop().call_soon_threadsafe(_settle, done, result, failure)
+            done.get_loop().call_soon_threadsafe(self._settle, done, result, failure)
         return connection
 
-
-def _settle(done: asyncio.Future[Any], result: Any, failure: BaseException | None) -> None:
-    if done.cancelled():
-        return
-    if failure is None:
-        done.set_result(result)
-    else:
-        done.set_exception(failure)
+    def _settle(self, done: asyncio.Future[Any], result: Any, failure: BaseException | None) -> None:
+        self._owed -= 1
+        if done.cancelled():
+            return
+        if failure is None:
+            done.set_result(result)
+        else:
+            done.set_exception(failure)
 
 
 def _make_private(path: Path) -> None:

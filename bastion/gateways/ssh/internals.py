@@ -8,12 +8,13 @@ is taken over. What stays asyncssh's: the certificate's own signature, and the p
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from typing import Protocol, cast
 
 import asyncssh
 from asyncssh.public_key import SSHOpenSSHCertificate, decode_ssh_certificate, decode_ssh_public_key
 
-from bastion.core.certificate import CERTIFIED_KEYS
+from bastion.core.certificate import CERTIFIED_KEYS, KEPT
 from bastion.core.errors import ConfigError
 from bastion.gateways.ssh.limits import RestrainedConnection
 
@@ -77,7 +78,6 @@ class DoorConnection(RestrainedConnection):
         self._protocol_factory = lambda: owner
         self._judge = judge
         self._more_is_needed = False
-        self._decoded: tuple[bytes, SSHOpenSSHCertificate] | None = None
 
     @property
     def _next_service(self) -> bytes | None:
@@ -102,17 +102,15 @@ class DoorConnection(RestrainedConnection):
 
     async def _validate_client_certificate(self, username: str, key_data: bytes) -> asyncssh.SSHKey | None:
         """asyncssh checks any certificate's signature first, by whatever key it names: by a stranger's RSA of 16,384
-        bits as well (CVE-2026-39829). Only what our own keys are said to have signed comes that far, and once: clients
-        offer a certificate, and then sign with it. It is judged each time.
+        bits as well (CVE-2026-39829). Only what our own keys are said to have signed comes that far.
         """
         if not _type_of(key_data).endswith(_CERTIFICATE) or not self._judge.recognise_certificate(key_data):
             return None
-        if self._decoded is None or self._decoded[0] != key_data:
-            try:
-                self._decoded = key_data, cast(SSHOpenSSHCertificate, decode_ssh_certificate(key_data))
-            except asyncssh.KeyImportError:
-                return None
-        return await self._validate_openssh_certificate(username, self._decoded[1])
+        try:
+            certificate = _decoded(key_data)
+        except asyncssh.KeyImportError:
+            return None
+        return await self._validate_openssh_certificate(username, certificate)
 
     async def _validate_client_public_key(self, username: str, key_data: bytes) -> asyncssh.SSHKey | None:
         """The same for plain keys: what the judge does not want to see proven is not even decoded."""
@@ -152,6 +150,16 @@ class DoorConnection(RestrainedConnection):
         """Cut the connection when it is not logged in ``seconds`` from now, instead of when it would have been."""
         self._cancel_login_timer()
         self._login_timer = self._loop.call_later(seconds, self._login_timer_callback)
+
+
+@lru_cache(maxsize=KEPT)
+def _decoded(blob: bytes) -> SSHOpenSSHCertificate:
+    """A certificate whose signature is right, which it stays; it is judged each time.
+
+    Raises:
+        KeyImportError: it is none, or its signature is not right.
+    """
+    return cast(SSHOpenSSHCertificate, decode_ssh_certificate(blob))
 
 
 def _type_of(blob: bytes) -> str:

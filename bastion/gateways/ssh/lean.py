@@ -16,13 +16,14 @@ from typing import Any, cast
 import asyncssh
 from asyncssh.channel import SSHChannel, SSHClientChannel
 from asyncssh.constants import MSG_CHANNEL_DATA, MSG_CHANNEL_EOF, MSG_CHANNEL_EXTENDED_DATA, MSG_CHANNEL_WINDOW_ADJUST
-from asyncssh.encryption import Encryption, GCMEncryption
+from asyncssh.encryption import ChachaEncryption, Encryption, GCMEncryption
 from asyncssh.misc import MACError
 from asyncssh.packet import SSHPacket, String, UInt32
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from bastion.gateways.ssh.quiet import QuietConnection
+from bastion.gateways.ssh.chacha import LeanChaCha
+from bastion.gateways.ssh.quiet import QuietClientConnection, QuietConnection
 
 _LENGTH = struct.Struct(">I")
 _DATA = struct.Struct(">BBII")
@@ -96,6 +97,8 @@ class LeanGCM(Encryption):
 
 def _lean(encryption: Encryption | None) -> Encryption | None:
     """The same keys at the same place, for as long as they last."""
+    if isinstance(encryption, ChachaEncryption):
+        return LeanChaCha.of(encryption)
     if not isinstance(encryption, GCMEncryption):
         return encryption
     cipher = encryption._cipher
@@ -419,5 +422,5 @@ class _Gathered:
             channel.deliver(b"".join(pieces))
 
 
-class TargetConnection(LeanConnection, asyncssh.SSHClientConnection):
+class TargetConnection(LeanConnection, QuietClientConnection):
     """The bastion's connection to a target."""
