@@ -57,7 +57,7 @@ def cert(
 
 def ensure_fresh(target: str, key: Path | None, *, no_agent: bool) -> None:
     """Fetch a certificate unless the one for ``target`` (a full name) can be used as it is; while a request for it is
-    open, wait for the answer first.
+    open, wait for the answer first, unless ssh is only asked what it would do.
 
     Exits with a sentence on standard error when there is none to be had.
     """
@@ -66,6 +66,7 @@ def ensure_fresh(target: str, key: Path | None, *, no_agent: bool) -> None:
 
     from bastion.cli import exits, fresh, saved
     from bastion.cli.client import Client, fail
+    from bastion.cli.dryrun import is_dry_run
     from bastion.cli.fetch import fetch
     from bastion.cli.waiting import LONGEST, wait_for
 
@@ -80,7 +81,8 @@ def ensure_fresh(target: str, key: Path | None, *, no_agent: bool) -> None:
     if not os.environ.get("BASTION_TOKEN") and (login is None or not login.is_good(datetime.now(UTC))):
         fail("Not logged in: bastion login", exits.NOT_LOGGED_IN)
     client = Client.from_login()
-    wait_for(client, target, LONGEST)  # holding the lock, it would keep other connections waiting, too
+    if not is_dry_run():
+        wait_for(client, target, LONGEST)  # holding the lock, it would keep other connections waiting, too
     with files.locked():
         if not fresh.is_fresh(words):
             fetch(client, files, target, key=key, use_agent=not no_agent)

@@ -58,6 +58,12 @@ async def test_whoever_waits_goes_on_when_they_are_answered(tmp_path: Path) -> N
             status, out = await client.end()
         assert (status, json.loads(out)["stage"]) == (exits.REFUSED, "withdrawn")
 
+        # Asked what it would do, ssh says so, and nobody waits.
+        withdrawn = await ask(them)
+        shown = await them.run("ssh", "-F", str(them.config), "-G", STAGING_WEB)
+        assert (shown.status, "proxyjump bastion-staging-eu" in shown.out, "Waiting" in shown.err) == (0, True, False)
+        assert (await them.run("bastion", "withdraw", withdrawn)).status == exits.OK
+
         # Plain ssh, with neither certificate nor grant: `Match exec` waits, shows the state, and ssh goes on.
         asked = await ask(them)
         plain = ("ssh", "-F", str(them.config), STAGING_WEB, "echo I am $LOGNAME")
