@@ -162,9 +162,9 @@ class FakeSlack:
     def _lines(self, block: Mapping[str, Any]) -> list[str]:
         match block["type"]:
             case "section" | "header":
-                return self._text(block["text"]).split("\n")
+                return self.read(block["text"]).split("\n")
             case "context":
-                return [self._text(element) for element in block["elements"]]
+                return [self.read(element) for element in block["elements"]]
             case "actions":
                 return [" ".join(f"[{element['text']['text']}]" for element in block["elements"])]
             case "input":
@@ -173,7 +173,8 @@ class FakeSlack:
             case other:
                 raise AssertionError(other)
 
-    def _text(self, text: Mapping[str, Any]) -> str:
+    def read(self, text: Mapping[str, Any]) -> str:
+        """One text, as a person reads it."""
         if text["type"] == "plain_text":
             return html.unescape(text["text"])
         shown = re.sub(r"<@(\w+)>", lambda m: "@" + self.names[m.group(1)], text["text"])

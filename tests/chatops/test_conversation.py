@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ from bastion.core.policy import Action
 from bastion.core.session import Session
 from tests.chatops.counter import NAMES, PUBLIC_URL, USERS, desk_of, parts_of, serving
 from tests.chatops.fake_slack import APP_TOKEN, BOT_TOKEN, OPS, SECRET, TEAM, FakeSlack, Said, running_slack, until
-from tests.chatops.transcript import DOCUMENT, Transcript
+from tests.chatops.picture import PICTURE, Picture, read
+from tests.chatops.transcript import DOCUMENT, Transcript, renamed
 from tests.fakes import FakeClock
 from tests.office import CARLA, NODE, PROD, PRODUCTION, SAM, Office, open_office, wish
 
@@ -120,9 +122,13 @@ async def stage(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
 
 async def test_the_whole_conversation_of_a_request(stage: Stage) -> None:
     fake, office, seen = stage.fake, stage.office, Transcript(stage.fake)
+    drawn = Picture(fake, seen.names)
 
     await fake.type("U0CARLA", "")
     seen.step("Carla types `/bastion`", ("She sees a form", fake.shown(fake.views[-1])))
+
+    drawn.step("Carla types /bastion, and is shown a form")
+    drawn.form(fake.views[-1])
 
     filled = {"target": PROD, "login": "deploy", "duration": "2h", "reason": "the queue is stuck"}
     said = await fake.submit("U0CARLA", **filled)
@@ -131,10 +137,14 @@ async def test_the_whole_conversation_of_a_request(stage: Stage) -> None:
     (root,) = fake.channel()
     assert list(root.buttons) == ["Approve", "Refuse"]
     stale = Said(root.channel, root.ts, root.body)
+    drawn.step("She sends it, and the channel sees")
+    drawn.thread(root)
 
     told = await stage.press("U0CARLA", root, "Approve")
     assert await office.store.grants() == []
     seen.step("Carla presses Approve herself", ("She alone sees", told))
+    drawn.step("She presses Approve herself")
+    drawn.said(fake.said[-1])
 
     told = await stage.press("U0SAM", root, "Approve")
     seen.step("Sam presses Approve; policy asks for two people", ("He alone sees", told), seen.channel())
@@ -157,6 +167,8 @@ async def test_the_whole_conversation_of_a_request(stage: Stage) -> None:
     warning = fake.thread(root)[-1]
     assert list(warning.buttons) == ["Extend"]
     seen.step("The end comes near", seen.channel())
+    drawn.step("Two others have approved, she works, and the end comes near")
+    drawn.thread(root)
 
     told = await stage.press("U0CARLA", warning, "Extend")
     more = fake.thread(root)[-1]
@@ -173,6 +185,8 @@ async def test_the_whole_conversation_of_a_request(stage: Stage) -> None:
     await stage.settle()
     assert root.buttons == {}
     seen.step("Lea types `/bastion revoke`, because the work is done", ("She alone sees", told), seen.channel())
+    drawn.step("She was given an hour more; the work is done, and Lea ends it")
+    drawn.thread(root)
 
     told = await stage.press("U0SAM", stale, "Approve")
     assert (await office.store.grant(grant.id)).revoked_at is not None
@@ -181,7 +195,13 @@ async def test_the_whole_conversation_of_a_request(stage: Stage) -> None:
 
     if os.environ.get("BASTION_WRITE_DOCS"):
         DOCUMENT.write_text(seen.written())
+        PICTURE.write_text(drawn.svg())
     assert DOCUMENT.read_text() == seen.written()
+    assert PICTURE.read_text() == drawn.svg()
+    shown = " ".join(read(PICTURE.read_text()))
+    for each in (root, *fake.thread(root)):
+        for line in renamed(fake.shown(each), seen.names).split("\n"):
+            assert re.sub(r"[][]", "", line) in shown
     assert fake.refused == []
 
 

@@ -16,7 +16,9 @@ _HEAD = """\
 
 Written by `tests/chatops/test_conversation.py`, which holds this page equal to what people see; to write it anew:
 `BASTION_WRITE_DOCS=1 make test ARGS=tests/chatops/test_conversation.py`. Buttons are in brackets, threads are indented.
-Mattermost, Discord and Teams show the same sentences and the same buttons.
+Mattermost, Discord and Teams show the same sentences and the same buttons. Some of it, drawn from the same messages:
+
+![The form, the request with its buttons, and the thread until its end](chat.svg)
 """
 
 _IDS = re.compile(r"\b([qgs])-([0-9a-z]{12})\b")
@@ -28,7 +30,7 @@ class Transcript:
 
     fake: FakeSlack
     steps: list[str] = field(default_factory=list)
-    _names: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
 
     def step(self, what: str, *shown: tuple[str, str]) -> None:
         """``what`` happened, and then these are seen: by whom, and the text."""
@@ -45,7 +47,7 @@ class Transcript:
         return "In the channel", "\n".join(lines)
 
     def written(self) -> str:
-        return self._renamed("\n\n".join([_HEAD.rstrip(), *self.steps]) + "\n")
+        return renamed("\n\n".join([_HEAD.rstrip(), *self.steps]) + "\n", self.names)
 
     def _lines(self, said: Said) -> Iterable[str]:
         first, *rest = self.fake.shown(said).split("\n")
@@ -54,10 +56,13 @@ class Transcript:
     def _block(self, title: str, text: str) -> str:
         return f"{title}:\n\n```text\n{text}\n```"
 
-    def _renamed(self, text: str) -> str:
-        def name(match: re.Match[str]) -> str:
-            letters = match.group(2)
-            number = self._names.setdefault(letters, f"{len(self._names) + 1}")
-            return f"{match.group(1)}-{number * 4}"
 
-        return _IDS.sub(name, text)
+def renamed(text: str, names: dict[str, str]) -> str:
+    """``text`` with its ids counted; ``names`` has those that were met before."""
+
+    def name(match: re.Match[str]) -> str:
+        letters = match.group(2)
+        number = names.setdefault(letters, f"{len(names) + 1}")
+        return f"{match.group(1)}-{number * 4}"
+
+    return _IDS.sub(name, text)
