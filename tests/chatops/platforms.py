@@ -301,12 +301,14 @@ class TeamsPlatform(_Base):
         claims |= {"serviceurl": self.api.url} | changes
         return jwt.encode(claims, key, algorithm="RS256", headers={"kid": kid})
 
-    def command(self, who: str, text: str, how: Forgery = Forgery.NOTHING, token: str | None = None) -> Sent:
+    def command(
+        self, who: str, text: str, how: Forgery = Forgery.NOTHING, token: str | None = None, **changes: Any
+    ) -> Sent:
         entities = [{"type": "mention", "text": "<at>Bastion</at>", "mentioned": {"id": f"28:{self.app_id}"}}]
         for name in re.findall(r"<at>(\w+)</at>", text):
             entities.append({"type": "mention", "text": f"<at>{name}</at>", "mentioned": {"id": self.ids[name]}})
         body = {"type": "message", "text": f"<at>Bastion</at> {text}", "entities": entities}
-        return self.activity(who, body, how, token)
+        return self.activity(who, body | changes, how, token)
 
     def press(self, who: str, button: Button, how: Forgery = Forgery.NOTHING) -> Sent:
         action = {"type": "Action.Execute", "verb": button.deed.value, "data": {"code": button.code, "row": "card"}}

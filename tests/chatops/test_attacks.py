@@ -18,6 +18,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
 from bastion.access.linking import LOGIN_WITHIN
 from bastion.chatops.cards import Button, Deed
@@ -305,6 +306,56 @@ async def test_a_token_of_the_framework_is_for_this_bot_address_and_time(office:
         token = platform.token(**changes)
         status, _ = await chat.send(platform.command("sam", GRANT.format(who=platform.mention("carla")), token=token))
         assert status == 401
+        assert await grants(chat) == 0
+
+
+OTHER_TENANT = {"channelData": {"tenant": {"id": "99999999-2222-3333-4444-555555555555"}}}
+ACTIVITIES: dict[str, tuple[dict[str, Any], int]] = {
+    "another channel": ({"channelId": "webchat"}, 401),
+    "a tenant that is none": ({"conversation": {"id": "c", "tenantId": "../x"}}, 400),
+    "no tenant": ({"conversation": {"id": "c"}}, 400),
+    "two tenants": (OTHER_TENANT, 400),
+    "a sender that is none": ({"from": {"id": "sam"}}, 400),
+}
+
+
+@pytest.mark.parametrize("case", ACTIVITIES)
+async def test_an_activity_is_of_teams_and_of_one_tenant(office: Office, case: str) -> None:
+    async with chat_on("teams", office) as chat:
+        changes, status = ACTIVITIES[case]
+        sent = chat.platform.command("sam", GRANT.format(who=chat.platform.mention("carla")), **changes)
+        assert (await chat.send(sent))[0] == status
+        assert await grants(chat) == 0
+
+
+async def test_answers_of_teams_go_to_no_address_without_tls(office: Office) -> None:
+    """Even where the framework's own token says so: what we send there carries a token of ours."""
+    async with chat_on("teams", office) as chat:
+        plain = "http://192.0.2.1/"
+        token = chat.platform.token(serviceurl=plain)
+        assert (await chat.send(chat.platform.command("sam", "who", token=token, serviceUrl=plain)))[0] == 401
+
+
+async def test_a_token_of_the_framework_is_short_and_comes_once_as_a_bearer(office: Office) -> None:
+    async with chat_on("teams", office) as chat:
+        sent, token = chat.platform.command("sam", "who"), chat.platform.token()
+        twice = CIMultiDict(sent.headers)
+        twice.add("Authorization", "Bearer x")
+        long = chat.platform.token(more="x" * 4096)
+        for headers in (
+            twice,
+            {**sent.headers, "Authorization": f"Basic {token}"},
+            {**sent.headers, "Authorization": token},
+            {**sent.headers, "Authorization": f"Bearer {long}"},
+        ):
+            assert (await chat.send(replace(sent, headers=headers)))[0] == 401
+        assert (await chat.send(sent))[0] == 200
+
+
+async def test_a_mention_that_was_only_typed_is_none_in_teams(office: Office) -> None:
+    async with chat_on("teams", office) as chat:
+        said = await chat.read(chat.platform.command("sam", GRANT.format(who=f"<@{chat.platform.ids['carla']}>")))
+        assert "Mention the person first." in said
         assert await grants(chat) == 0
 
 

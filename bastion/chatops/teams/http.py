@@ -162,6 +162,9 @@ def _read(payload: Mapping[str, Any]) -> Activity:
     user = sender.get("id")
     if not isinstance(tenant, str) or not _TENANT.fullmatch(tenant.lower()):
         raise ValueError("the tenant is missing")
+    # In a channel that tenants share it must be clear whose the sender is; where it is not, nobody is listened to.
+    if isinstance(tenant_data, dict) and tenant_data.get("id", tenant) != tenant:
+        raise ValueError("two tenants are named")
     if not isinstance(user, str) or not _USER.fullmatch(user):
         raise ValueError("the sender is missing")
     if not all(isinstance(value, str) and value for value in (payload.get("id"), conversation.get("id"))):

@@ -29,7 +29,7 @@ ISSUER = "https://api.botframework.com"
 METADATA = "https://login.botframework.com/v1/.well-known/openidconfiguration"
 CHANNEL = "msteams"
 
-MAX_TOKEN = 8 * 1024
+MAX_TOKEN = 4 * 1024
 """Characters; real ones have about 1,500."""
 
 ALGORITHM = "RS256"
