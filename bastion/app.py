@@ -198,6 +198,7 @@ async def running(settings: Settings, *, clock: Clock, worker: int = 1) -> Async
                 ports=(settings.listen.ssh.port, settings.listen.http.port),
             ),
             balancers=settings.proxy_protocol,
+            max_channels=settings.ssh_channels,
         )
         session = await stack.enter_async_context(aiohttp.ClientSession())
         tokens = _tokens(settings, parts)

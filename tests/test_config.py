@@ -459,6 +459,12 @@ MISTAKES = {
         "workers: 400",
         "workers: must be a number from 1 to 64",
     ),
+    "too few channels": (
+        "# ssh_channels: 256 ",
+        "ssh_channels: 7 ",
+        "ssh_channels: 7",
+        "ssh_channels: must be a number from 8 to 4096",
+    ),
     "algorithm that no target gets": (
         "    # algorithms: [diffie-hellman-group14-sha256] ",
         "    algorithms: [aes128-cbc] ",
@@ -814,5 +820,5 @@ def test_settings_are_what_the_module_says_they_are() -> None:
     assert set(Settings.model_fields) == {
         "node", "public_url", "listen", "tls", "proxy_protocol", "data", "store", "coordination", "issuers", "geo",
         "regions", "environments", "targets", "policy", "policy_tests", "certificates", "chat", "workloads", "signals",
-        "qr_codes", "notices", "recordings", "drain", "workers",
+        "qr_codes", "notices", "recordings", "drain", "workers", "ssh_channels",
     }  # fmt: skip

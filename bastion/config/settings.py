@@ -35,6 +35,7 @@ from bastion.core.algorithms import LEGACY
 from bastion.core.geofence import Fence, Network
 from bastion.core.identity import ClaimMapping
 from bastion.core.opening import Opening
+from bastion.core.session import CHANNELS
 from bastion.core.target import (
     FULL_UNTIL,
     PASSED_ENVIRONMENT,
@@ -100,6 +101,11 @@ Workers = Annotated[
     int,
     PlainValidator(values.workers),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": values.MAX_WORKERS}),
+]
+Channels = Annotated[
+    int,
+    PlainValidator(values.channels),
+    WithJsonSchema({"type": "integer", "minimum": values.MIN_CHANNELS, "maximum": values.MAX_CHANNELS}),
 ]
 Country = Annotated[str, *_setting(values.country, pattern="^[A-Z]{2}$")]
 Net = Annotated[Network, *_setting(values.network)]
@@ -445,6 +451,8 @@ class Settings(Section):
     """An origin, without a slash at its end."""
     listen: ListenEntry
     tls: TlsEntry | None = None
+    ssh_channels: Channels = CHANNELS
+    """Sessions and forwarded streams of one SSH client at a time; each costs up to 128 KiB, and all 64 MiB besides."""
     qr_codes: StrictBool = False
     """Whether an OpenSSH client that logs in by a browser is shown the link as a QR code too; needs UTF-8 there."""
     proxy_protocol: tuple[Balancer, ...] = ()

@@ -49,6 +49,9 @@ OBEYED = ("LD_*", "DYLD_*", "GCONV_PATH", "BASH_*", "ENV", "IFS", "PATH", "PS4",
 MAX_WORKERS = 64
 """Of one node; a machine with more cores is better two nodes."""
 
+MIN_CHANNELS, MAX_CHANNELS = 8, 4096
+"""Of one SSH client: a shell, the forwards of an editor and an agent; half a gigabyte of memory."""
+
 MAX_HOST = 253
 """Characters of a host name (RFC 1035, section 2.3.4, without the root)."""
 
@@ -99,6 +102,12 @@ def port(raw: Any) -> int:
 def workers(raw: Any) -> int:
     if isinstance(raw, bool) or not isinstance(raw, int) or not 1 <= raw <= MAX_WORKERS:
         raise ValueError(f"must be a number from 1 to {MAX_WORKERS}")
+    return raw
+
+
+def channels(raw: Any) -> int:
+    if isinstance(raw, bool) or not isinstance(raw, int) or not MIN_CHANNELS <= raw <= MAX_CHANNELS:
+        raise ValueError(f"must be a number from {MIN_CHANNELS} to {MAX_CHANNELS}")
     return raw
 
 

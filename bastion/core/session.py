@@ -11,6 +11,9 @@ from bastion.core.identity import IdentityId
 from bastion.core.policy import Action
 from bastion.core.target import Scope
 
+CHANNELS = 256
+"""Of one SSH client at a time, unless configured: a browser over ``-D`` opens a hundred, Ansible one for each fork."""
+
 WARNINGS = (timedelta(minutes=5), timedelta(minutes=1))
 """Before the end of a grant, the client is told so."""
 

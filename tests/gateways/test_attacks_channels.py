@@ -17,7 +17,8 @@ from bastion.cli.printed import event_line, title
 from bastion.console.records import _event
 from bastion.core.audit import Kind
 from bastion.core.recording import Header, Lines
-from bastion.gateways.ssh.limits import MAX_CHANNELS, MAX_VARIABLES, MIN_PACKET
+from bastion.core.session import CHANNELS
+from bastion.gateways.ssh.limits import MAX_ASKED, MAX_VARIABLES, MIN_PACKET
 from tests.gateways.forgery import Client, certificate_of
 from tests.gateways.trap import trap
 from tests.gateways.wire import (
@@ -303,16 +304,16 @@ async def test_a_thousand_channels_are_a_few(bastion: World) -> None:
         for number in range(1000):
             wire.open(channel=number)
         opened = [await wire.receive() for _ in range(1000)]
-        assert sum(payload[0] == 91 for payload in opened) == MAX_CHANNELS
+        assert sum(payload[0] == 91 for payload in opened) == CHANNELS
     assert not await bastion.store.sessions()
 
 
 async def test_forwards_and_sessions_count_together_and_closed_ones_do_not(bastion: World) -> None:
     async with ada(bastion) as wire:
-        for number in range(MAX_CHANNELS):
+        for number in range(CHANNELS):
             wire.open(b"direct-tcpip", forward(WEB_STAGING, 22), channel=number)
         numbers: list[int] = []
-        while len(numbers) < MAX_CHANNELS:
+        while len(numbers) < CHANNELS:
             payload = await wire.receive()
             if payload[0] == 91:
                 numbers.append(int.from_bytes(payload[5:9], "big"))
@@ -327,6 +328,14 @@ async def test_forwards_and_sessions_count_together_and_closed_ones_do_not(basti
         await wire.opened()
 
 
+async def test_who_asks_for_listeners_and_does_not_wait_is_cut_off(bastion: World) -> None:
+    """Each is decided and written, one after the other; what waits for its turn would fill the memory."""
+    async with ada(bastion) as wire:
+        for _ in range(10 * MAX_ASKED):
+            wire.send(Byte(GLOBAL_REQUEST) + String(b"tcpip-forward") + Boolean(True) + String(b"") + UInt32(0))
+        assert f"More than {MAX_ASKED} requests" in await wire.gone()
+
+
 async def test_ten_thousand_refused_forwards_are_a_few_events(bastion: World) -> None:
     """Each refusal is written, so only so many are asked at a time; the rest are refused unasked."""
     async with ada(bastion) as wire:
@@ -335,7 +344,7 @@ async def test_ten_thousand_refused_forwards_are_a_few_events(bastion: World) ->
         for _ in range(10_000):
             await wire.refused()
         assert (await wire.execute("echo fine")).out == b"fine\n"
-    assert len(await bastion.events(Kind.ACCESS_DENIED)) <= 100
+    assert len(await bastion.events(Kind.ACCESS_DENIED)) <= 3 * CHANNELS
 
 
 @pytest.mark.parametrize("kind", ["session", "direct-tcpip"])
@@ -345,7 +354,7 @@ async def test_output_in_the_smallest_pieces_is_not_available(door: World, kind:
     """Each byte would cost a packet, its encryption and its padding."""
     async with ada(door) as wire:
         wire.open(kind.encode(), forward(WEB_STAGING, 22) if kind != "session" else b"", packet=size)
-        assert "packets under" in await wire.refused()
+        assert "Packets under" in await wire.refused()
 
 
 # Escape sequences -----------------------------------------------------------------------------------------------------

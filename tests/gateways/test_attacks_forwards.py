@@ -126,7 +126,7 @@ async def test_a_name_that_means_something_else_the_second_time_is_sent_as_what_
     monkeypatch.setitem(careless.names, "db.internal", ["198.51.100.1", "127.0.0.1"])
     seen: list[tuple[object, ...]] = []
 
-    async def connect(self: object, factory: object, host: str, port: int, *origin: object) -> None:
+    async def connect(self: object, factory: object, host: str, port: int, *origin: object, **_: object) -> None:
         import asyncssh
 
         seen.append((host, port))

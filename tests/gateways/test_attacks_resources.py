@@ -17,8 +17,8 @@ import pytest
 from asyncssh.packet import Boolean, Byte, String, UInt32
 
 from bastion.core.session import End
-from bastion.gateways.ssh.limits import JOINED, MAX_DEFERRED
-from bastion.gateways.ssh.session import WINDOW, ClientSession
+from bastion.gateways.ssh.limits import JOINED, MAX_DEFERRED, WINDOW
+from bastion.gateways.ssh.session import ClientSession
 from tests.gateways.forgery import Client, certificate_of
 from tests.gateways.wire import (
     CHANNEL_DATA,

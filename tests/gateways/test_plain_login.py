@@ -25,6 +25,7 @@ from bastion.core.errors import Refused
 from bastion.core.geofence import parse_address
 from bastion.core.session import End
 from bastion.gateways.ssh.internals import DoorConnection
+from bastion.gateways.ssh.limits import Windows
 from bastion.gateways.ssh.plainlogin import PATIENCE, Invitation, PlainLogin
 from bastion.gateways.ssh.qr import drawn
 from tests.gateways.forgery import Client as KeyHolder
@@ -417,7 +418,7 @@ async def test_a_login_that_waits_outlives_the_time_that_others_have(tmp_path: P
 
 async def test_asyncssh_still_cuts_logins_by_the_timer_that_is_prolonged_here() -> None:
     options = asyncssh.SSHServerConnectionOptions(login_timeout=30, server_host_keys=[_host_key()])
-    connection = DoorConnection(asyncio.get_running_loop(), options, asyncssh.SSHServer(), judge=None)  # type: ignore[arg-type]  # nothing is judged
+    connection = DoorConnection(asyncio.get_running_loop(), options, asyncssh.SSHServer(), None, Windows(8))  # type: ignore[arg-type]  # nothing is judged
     first = connection._login_timer
     connection.allow_login(PATIENCE)
     second = connection._login_timer

@@ -23,6 +23,7 @@ from bastion.gateways.listener import NamedTransport
 from bastion.gateways.ssh.forward import Forwards, refuse
 from bastion.gateways.ssh.hostproof import ProvenConnection
 from bastion.gateways.ssh.internals import DoorConnection
+from bastion.gateways.ssh.limits import Windows
 from bastion.gateways.ssh.listening import Listening, prohibited
 from bastion.gateways.ssh.pipe import Pipe, Side
 from bastion.gateways.ssh.plainlogin import PATIENCE, PlainLogin, questions
@@ -40,7 +41,9 @@ log = structlog.get_logger(__name__)
 
 
 class Door(asyncssh.SSHServer):
-    """One client connection. ``inside`` is the target of the connection that ``ssh -J`` runs inside another one."""
+    """One client connection. ``inside`` is the target of the connection that ``ssh -J`` runs inside another one, with
+    which it shares its ``windows``.
+    """
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class Door(asyncssh.SSHServer):
         address: Address,
         inside: str | None = None,
         outer: Proven | None = None,
+        windows: Windows | None = None,
     ) -> None:
         self._house = house
         self._catalogue = catalogue
@@ -58,6 +62,7 @@ class Door(asyncssh.SSHServer):
         self._address = address
         self._inside = inside
         self._outer = outer
+        self._windows = windows or Windows(house.max_channels)
         self._offers = 0
         self._told: list[str] = []
         self._judged: dict[bytes, Proven] = {}
@@ -82,7 +87,7 @@ class Door(asyncssh.SSHServer):
 
     def open(self) -> DoorConnection:
         """The protocol that reads this connection's bytes."""
-        return DoorConnection(asyncio.get_running_loop(), self._options, self, self)
+        return DoorConnection(asyncio.get_running_loop(), self._options, self, self, self._windows)
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = cast(DoorConnection, conn)
@@ -228,12 +233,12 @@ class Door(asyncssh.SSHServer):
             raise prohibited("Log in first.")
         if self._inside is None and (self._target is None or self._is_target(dest_host)):
             return self._connection.create_tunnel_channel(), self._jump(self._proven, dest_host)
-        stream = self._forwards.to_host(dest_host, dest_port, (orig_host, orig_port))
-        return self._connection.create_tunnel_channel(), stream
+        forwards, channel = self._forwards, self._connection.create_tunnel_channel()
+        return channel, forwards.to_host(dest_host, dest_port, (orig_host, orig_port), channel.window)
 
     def unix_connection_requested(self, dest_path: str) -> Any:
-        stream = self._forwards.to_socket(dest_path)
-        return self._connection.create_socket_channel(), stream
+        forwards, channel = self._forwards, self._connection.create_socket_channel()
+        return channel, forwards.to_socket(dest_path, channel.window)
 
     def _is_target(self, name: str) -> bool:
         try:
@@ -259,6 +264,7 @@ class Door(asyncssh.SSHServer):
             address=self._address,
             inside=target.full_name,
             outer=proven,
+            windows=self._windows,
         )
         return InnerConnection(door.open(), self._address)
 
@@ -288,6 +294,7 @@ class Door(asyncssh.SSHServer):
             self._lines,
             target,
             lambda action, command: self._wish(proven, target.full_name, login, action, command),
+            lambda: self._connection.is_full,
         )
 
     def _wish(self, proven: Proven, target: str, login: str, action: Action, command: str | None) -> Wish:
@@ -343,7 +350,8 @@ class Door(asyncssh.SSHServer):
             self._connection.send_debug(f"bastion: {_sentence(error)}", always_display=True)
             for session in self._sessions:
                 session.remark(_sentence(error))
-            self._unsaid.append(_sentence(error))
+            if _sentence(error) not in self._unsaid and len(self._unsaid) < MAX_BANNERS:
+                self._unsaid.append(_sentence(error))
             return False
 
 

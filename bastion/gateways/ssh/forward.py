@@ -32,6 +32,9 @@ _NOT_THERE = (
     "AllowStreamLocalForwarding)."
 )
 
+MAX_LISTENING = 64
+"""Places at a time where a target listens for one client."""
+
 Connect = Callable[[asyncssh.SSHClientConnection, Pipe], Awaitable[None]]
 """Opens the target's side of a pipe."""
 
@@ -50,19 +53,30 @@ class Forwards:
 
     Args:
         wish: what a session of this client is, but for its action and command.
+        is_full: whether the client has as many channels as it may have.
     """
 
-    def __init__(self, house: House, lines: Lines, target: Target, wish: Callable[[Action, str], Wish]) -> None:
+    def __init__(
+        self,
+        house: House,
+        lines: Lines,
+        target: Target,
+        wish: Callable[[Action, str], Wish],
+        is_full: Callable[[], bool],
+    ) -> None:
         self._house = house
         self._lines = lines
         self._target = target
         self.wish = wish
+        self._is_full = is_full
         self._live: set[Pipe] = set()
         self._listening: set[Listening] = set()
         self._is_closed = False
 
-    async def to_host(self, host: str, port: int, origin: tuple[str, int]) -> PipeEnd:
+    async def to_host(self, host: str, port: int, origin: tuple[str, int], window: int) -> PipeEnd:
         """``-L`` and ``-D``: the client's end of a stream to where the client wants to go.
+
+        The target may send ``window`` bytes ahead.
 
         Raises:
             ChannelOpenError: it is not opened; the client reads why.
@@ -85,11 +99,11 @@ class Forwards:
             return f"forward to {peer}{found} from {spelled(printable(origin[0], 60), origin[1])}"
 
         async def connect(connection: asyncssh.SSHClientConnection, pipe: Pipe) -> None:
-            await _connect(connection, pipe, ways[0], wish, origin[1])
+            await _connect(connection, pipe, ways[0], (str(wish.address), origin[1]), window)
 
         return await self._open(wish, name, connect, objection)
 
-    async def to_socket(self, path: str) -> PipeEnd:
+    async def to_socket(self, path: str, window: int) -> PipeEnd:
         """``-L`` to a Unix socket at the target.
 
         Raises:
@@ -101,7 +115,7 @@ class Forwards:
 
         async def connect(connection: asyncssh.SSHClientConnection, pipe: Pipe) -> None:
             # The library's types want a session of text, and that of a socket; ours is one of bytes, for both.
-            await connection.create_unix_connection(lambda: pipe.side(Side.TARGET), path)  # type: ignore[arg-type, return-value]
+            await connection.create_unix_connection(lambda: pipe.side(Side.TARGET), path, window=window)  # type: ignore[arg-type, return-value]
 
         return await self._open(wish, lambda: f"forward to socket {printable(path)}", connect)
 
@@ -111,6 +125,8 @@ class Forwards:
         Raises:
             BastionError: it does not; `public` says why.
         """
+        if len(self._listening) >= MAX_LISTENING:
+            raise Refused(f"The target listens in {MAX_LISTENING} places for this client already.")
         ready: asyncio.Future[Listening] = asyncio.get_running_loop().create_future()
         self._house.spawn(self._keep_listening(wish, name, open_at_client, listen, ready))
         return await ready
@@ -129,7 +145,7 @@ class Forwards:
         except BastionError as error:
             _fail(ready, error)
             return
-        listening = Listening(name, visit, open_at_client)
+        listening = Listening(name, visit, open_at_client, self._is_full)
         self._listening.add(listening)
         end, line = End.INTERRUPTED, None
         try:
@@ -294,13 +310,13 @@ async def _awaited(what: Awaitable[None]) -> None:
 
 
 async def _connect(
-    connection: asyncssh.SSHClientConnection, pipe: Pipe, way: Way, wish: Wish, origin_port: int
+    connection: asyncssh.SSHClientConnection, pipe: Pipe, way: Way, origin: tuple[str, int], window: int
 ) -> None:
     """To the first address of ``way`` that answers."""
     for address in way.addresses:
         try:
             await connection.create_connection(
-                lambda: pipe.side(Side.TARGET), str(address), way.port, str(wish.address), origin_port
+                lambda: pipe.side(Side.TARGET), str(address), way.port, *origin, window=window
             )
         except asyncssh.ChannelOpenError as error:
             if error.code != asyncssh.OPEN_CONNECT_FAILED or address == way.addresses[-1]:

@@ -17,16 +17,16 @@ from bastion.access.offering import Offering
 from bastion.access.supervision import Supervision
 from bastion.core.algorithms import CIPHERS, KEY_EXCHANGES, MACS
 from bastion.core.geofence import Address, Network
-from bastion.core.session import End
+from bastion.core.session import CHANNELS, End
 from bastion.core.target import Catalogue
 from bastion.gateways.listener import Greeting, neighbours
 from bastion.gateways.ssh.algorithms import offered
 from bastion.gateways.ssh.closing import Closing
 from bastion.gateways.ssh.door import Door
 from bastion.gateways.ssh.internals import DoorConnection, check_version
+from bastion.gateways.ssh.limits import WINDOW
 from bastion.gateways.ssh.lookup import Lookup
 from bastion.gateways.ssh.plainlogin import Invitation
-from bastion.gateways.ssh.session import WINDOW
 from bastion.gateways.ssh.target import Connector
 from bastion.gateways.ssh.visit import House
 
@@ -73,6 +73,7 @@ class SshGateway:
         balancers: tuple[Network, ...] = (),
         login_timeout: float = LOGIN_TIMEOUT,
         max_starting: int = MAX_STARTING,
+        max_channels: int = CHANNELS,
     ) -> None:
         check_version()
         self._closing = Closing()
@@ -86,6 +87,7 @@ class SshGateway:
             lookup=lookup,
             offering=offering,
             closing=self._closing,
+            max_channels=max_channels,
             spawn=self._spawn,
         )
         self._supervision = supervision

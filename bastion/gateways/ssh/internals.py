@@ -16,7 +16,7 @@ from asyncssh.public_key import SSHOpenSSHCertificate, decode_ssh_certificate, d
 
 from bastion.core.certificate import CERTIFIED_KEYS, KEPT
 from bastion.core.errors import ConfigError
-from bastion.gateways.ssh.limits import RestrainedConnection
+from bastion.gateways.ssh.limits import RestrainedConnection, Windows
 
 MIN_ASYNCSSH = (2, 24, 1)
 """Before it, a second USERAUTH_REQUEST that is pipelined while a check awaits logs in as someone else."""
@@ -71,7 +71,9 @@ class DoorConnection(RestrainedConnection):
         options: asyncssh.SSHServerConnectionOptions,
         owner: asyncssh.SSHServer,
         judge: Judge,
+        windows: Windows,
     ) -> None:
+        self._windows = windows
         self._service: bytes | None = None
         self._auth_complete = False
         super().__init__(loop, options)

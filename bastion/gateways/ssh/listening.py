@@ -27,10 +27,12 @@ def prohibited(reason: str) -> asyncssh.ChannelOpenError:
 class Listening:
     """What the client's connection keeps of it, and what asyncssh asks for streams."""
 
-    def __init__(self, name: str, visit: Visit, open_at_client: OpenAtClient) -> None:
+    def __init__(self, name: str, visit: Visit, open_at_client: OpenAtClient, is_full: Callable[[], bool]) -> None:
+        """``is_full``: whether the client has as many channels as it may have."""
         self._name = name
         self._visit = visit
         self._open_at_client = open_at_client
+        self._is_full = is_full
         self._pipes: set[Pipe] = set()
         self._count = 0
         self._port = 0
@@ -73,7 +75,7 @@ class Listening:
         Raises:
             ChannelOpenError: the client does not take it, there are too many, or the session is over.
         """
-        if self.ended.done() or len(self._pipes) >= MAX_STREAMS:
+        if self.ended.done() or len(self._pipes) >= MAX_STREAMS or self._is_full():
             raise prohibited("Nobody takes this connection.")
         self._count += 1
         pipe = Pipe(f"{self._name} stream {self._count}", mark=self._visit.mark, failed=lambda: self.cut(End.RECORDER))

@@ -18,6 +18,9 @@ from bastion.gateways.ssh.pipe import Pipe, Side
 ANYWHERE = ("", "*", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::")  # noqa: S104 - words of clients; nothing is bound
 """Where clients ask to listen (RFC 4254, section 7.1); it is the target's loopback each time."""
 
+WINDOW = 256 * 1024
+"""Bytes that the target may send ahead in a stream that it brings: how many there will be, nobody knows yet."""
+
 TIDYING = 2.0
 """Seconds that a target has to remove a socket, when whoever asked for it has gone already."""
 
@@ -37,7 +40,7 @@ async def listen_at_port(connection: DoorConnection, forwards: Forwards, host: s
         await channel.accept(lambda: pipe.side(Side.CLIENT), host, port or listening.get_port(), origin, origin_port)
 
     async def at_target(target: asyncssh.SSHClientConnection, listening: Listening) -> asyncssh.SSHListener:
-        return await target.create_server(listening.accept, "localhost", port)
+        return await target.create_server(listening.accept, "localhost", port, window=WINDOW)
 
     wish = forwards.wish(Action.SSH_FORWARD_REMOTE, name)
     return await forwards.listen(wish, f"forward {name}", at_client, at_target)
@@ -58,7 +61,7 @@ async def listen_at_socket(connection: DoorConnection, forwards: Forwards, path:
         await connection.create_socket_channel().accept(lambda: pipe.side(Side.CLIENT), path)  # type: ignore[arg-type, return-value]
 
     async def at_target(target: asyncssh.SSHClientConnection, listening: Listening) -> asyncssh.SSHListener:
-        listener: asyncssh.SSHListener = await target.create_unix_server(listening.accept, path)
+        listener: asyncssh.SSHListener = await target.create_unix_server(listening.accept, path, window=WINDOW)
 
         async def tidy() -> None:
             listening.mark(f"socket {printable(path)} {await _removed(target, listener, path)}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any, assert_never, cast
 
 import asyncssh
 import structlog
@@ -21,6 +22,8 @@ from bastion.core.sftp import SftpWatch
 from bastion.core.target import parse_destination, printable
 from bastion.core.watching import Watch
 from bastion.gateways.ssh.choosing import DUMB, Choosing, is_utf8
+from bastion.gateways.ssh.internals import DoorConnection
+from bastion.gateways.ssh.limits import SessionChannel
 from bastion.gateways.ssh.line import NO_MORE, Line, Lines
 from bastion.gateways.ssh.relay import REFUSED_STATUS, Ended, Relay, TargetSession, screen
 from bastion.gateways.ssh.target import TargetUnreachable
@@ -28,13 +31,10 @@ from bastion.gateways.ssh.unfit import why_unfit
 from bastion.gateways.ssh.visit import House, Visit
 
 DRAIN = 30.0
-"""Seconds a client has to take what the target sent before it closed."""
+"""Seconds in which a client has to take some of what the target sent before it closed."""
 
 CUT = 0.4
-"""Seconds a client whose session was cut has to read why; then the socket goes (law 7 gives one second)."""
-
-WINDOW = 2 * 1024 * 1024
-"""Bytes a peer may send ahead; OpenSSH's own default (channels.h)."""
+"""Seconds a client whose session was cut has to read why; then its channel goes (law 7 gives one second)."""
 
 INTERRUPT = b"\x03"
 """What a terminal in raw mode sends for Ctrl-C."""
@@ -99,7 +99,7 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
         self._gave_up = False
 
     def connection_made(self, chan: asyncssh.SSHServerChannel[bytes]) -> None:
-        self._channel = chan
+        self._channel = cast(SessionChannel, chan)
 
     def pty_requested(self, term_type: str, term_size: tuple[int, int, int, int], term_modes: Any) -> bool:
         """Before the session starts: whether there is a terminal decides what is recorded of what is typed."""
@@ -370,7 +370,7 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
                 term_size=pty.size if pty else (),
                 term_modes=pty.modes if pty else {},
                 encoding=None,
-                window=WINDOW,
+                window=self._channel.window,
             )
         )
         await _first(opening, relay.ended)
@@ -410,12 +410,25 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
         """End both sides, the recording, and the session's entry in the log, whatever happened before."""
         self._leave(ended)
         try:
-            async with asyncio.timeout(DRAIN if ended.is_polite else CUT):
-                await self._channel.wait_closed()
-        except TimeoutError:
-            self._channel.get_connection().abort()
+            await self._drained(visit, ended)
         finally:
             await visit.finish(ended.end, ended.status)
+
+    async def _drained(self, visit: Visit, ended: Ended) -> None:
+        """Wait until the client has taken everything and closed: as long as it goes on taking, and nothing cuts it."""
+        channel, cut = self._channel, asyncio.get_running_loop().create_future()
+        visit.watch(lambda end: None if cut.done() else cut.set_result(end))
+        closed = asyncio.ensure_future(channel.wait_closed())
+        left = math.inf if ended.is_polite else 0
+        try:
+            while not closed.done() and not cut.done() and channel.waiting < left:
+                left = channel.waiting
+                await asyncio.wait((closed, cut), timeout=DRAIN, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((closed,), timeout=CUT)
+            if not closed.done():
+                cast(DoorConnection, channel.get_connection()).let_go(channel)
+        finally:
+            closed.cancel()
 
     def _leave(self, ended: Ended) -> None:
         """Tell the client how the process ended, and close. Nothing happens when the client closed already."""

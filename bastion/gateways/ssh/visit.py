@@ -39,6 +39,8 @@ class House:
     lookup: Lookup
     offering: Offering
     closing: Closing
+    max_channels: int
+    """Of one client at a time."""
     spawn: Callable[[Coroutine[Any, Any, None]], None]
     """Owns the session's task, and waits for it when the gateway stops."""
 
