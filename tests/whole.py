@@ -110,12 +110,12 @@ class Whole:
         async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
             yield RealBrowser(session)
 
-    async def token(self, browser: RealBrowser, *, account: str = "alice", mfa: bool = False, query: str = "") -> str:
+    async def token(self, browser: RealBrowser, *, query: str = "", **how: Any) -> str:
         """What `bastion login` gets: the browser logs in, its owner confirms, the code is redeemed."""
         verifier, state, port = new_secret(), new_secret(), free_port()
         challenge = challenge_of(verifier)
         begin = f"{self.url}/login/cli?port={port}&challenge={challenge}&state={state}{query}"
-        status, _ = await browser.visit(begin, account=account, mfa=mfa)
+        status, _ = await browser.visit(begin, **how)
         assert status == 200, browser.last
         ticket = browser.last.partition('name="ticket" value="')[2].partition('"')[0]
         assert ticket, browser.last
@@ -179,12 +179,16 @@ class Whole:
 
 
 @asynccontextmanager
-async def whole(folder: Path, *, policy: str = POLICY, coordination: str = "memory") -> AsyncIterator[Whole]:
+async def whole(
+    folder: Path, *, policy: str = POLICY, coordination: str = "memory", takes_claims: bool = False
+) -> AsyncIterator[Whole]:
     """Start everything on free loopback ports; everything is ended with the block."""
     clock, port = SkewedClock(), free_port()
     url = f"http://127.0.0.1:{port}"
     async with AsyncExitStack() as stack:
-        provider = await stack.enter_async_context(running_provider([client("bastion", url), OTHER_CI]))
+        provider = await stack.enter_async_context(
+            running_provider([client("bastion", url), OTHER_CI], takes_claims=takes_claims)
+        )
         transmitter = await stack.enter_async_context(TestTransmitter.running(AUDIENCE, clock))
         (folder / "policy.cedar").write_text(policy)
         config = _write_config(folder, port, coordination, provider, transmitter, stack)

@@ -18,7 +18,7 @@ from bastion.access.tokens import Audience, Token, Tokens
 from bastion.core.errors import Refused, Unavailable
 from bastion.core.geofence import Address
 from bastion.core.identity import Identity
-from bastion.core.policy import Remedy
+from bastion.core.remedy import Remedy
 from bastion.ports import Coordination
 
 INTERVAL = timedelta(seconds=2)

@@ -18,7 +18,7 @@ from bastion.core.audit import Event, Kind
 from bastion.core.errors import Conflict, NotFound, Refused, Unavailable
 from bastion.core.geofence import Place, is_inside
 from bastion.core.identity import Identity
-from bastion.core.policy import StepUpNeeded
+from bastion.core.remedy import StepUpNeeded
 from bastion.core.target import Catalogue
 from bastion.ports import Clock, Coordination, Store
 

@@ -20,7 +20,7 @@ from bastion.core.audit import Event, Kind
 from bastion.core.errors import NotFound, Refused, Unavailable
 from bastion.core.geofence import Address, Place, is_inside, parse_address
 from bastion.core.identity import Identity, IdentityId, Strength
-from bastion.core.policy import Remedy
+from bastion.core.remedy import Remedy
 from bastion.core.target import Catalogue, Destination, Scope, printable
 from bastion.ports import Clock, Coordination, Store
 
@@ -84,7 +84,7 @@ class Knock:
         """What to do when it came to nothing."""
         if not self.is_command_line:
             return "Connect again."
-        return f"Start again: bastion login --device{f' --{self.remedy}' if self.remedy else ''}"
+        return f"Start again: bastion login --device {self.remedy.flags if self.remedy else ''}".rstrip()
 
     def event(self, kind: Kind, at: datetime, node: str, *, reasons: tuple[str, ...] = (), **more: str | None) -> Event:
         """What became of it, for the audit log."""
@@ -117,7 +117,7 @@ class Pending:
         knock = self.knock
         scope = str(knock.scope) if knock.scope else None
         where = [str(knock.address), knock.country, knock.client]
-        facts = [*where, knock.target, scope, knock.login, knock.key, knock.remedy]
+        facts = [*where, knock.target, scope, knock.login, knock.key, str(knock.remedy) if knock.remedy else None]
         return json.dumps([self.code, self.connection, facts, self.until.timestamp()]).encode()
 
     @property
@@ -129,7 +129,7 @@ class Pending:
     def from_bytes(cls, value: bytes) -> Self:
         code, connection, facts, until = json.loads(value)
         address, country, client, target, scope, login, key, remedy = facts
-        place, asked = Scope.parse(scope) if scope else None, Remedy(remedy) if remedy else None
+        place, asked = Scope.parse(scope) if scope else None, Remedy.parse(remedy) if remedy else None
         knock = Knock(parse_address(address), country, client, target, place, login, key, asked)
         return cls(code, connection, knock, datetime.fromtimestamp(until, tz=UTC))
 

@@ -20,7 +20,7 @@ from bastion.core.audit import Event, Kind
 from bastion.core.errors import BastionError, NotFound, Refused, Unauthenticated, Unavailable
 from bastion.core.geofence import Address, Place
 from bastion.core.identity import MFA, ClaimMapping, Identity, IdentityKind, Proof, StepUp, identity_from
-from bastion.core.policy import Remedy
+from bastion.core.remedy import Remedy
 from bastion.core.target import printable
 from bastion.ports import Clock, Coordination, Store
 
@@ -29,6 +29,9 @@ STATE_LIFETIME = timedelta(minutes=10)
 
 CLOCKS_APART = timedelta(seconds=60)
 """Between the issuer's clock and ours, when it says that somebody has logged in anew."""
+
+UNMET = "unmet_authentication_requirements"
+"""An issuer's error: nobody there can be logged in as was asked (OpenID Connect Core Error Code 1.0, section 2)."""
 
 MAX_CODE = 4096
 """Characters of an issuer's code; some put everything they know into it."""
@@ -137,13 +140,13 @@ class _Begun:
             case _:
                 assert_never(self.destination)
         kept = [self.issuer, self.nonce, self.verifier, self.binding, self.address, destination]
-        return json.dumps([*kept, self.remedy, self.begun_at]).encode()
+        return json.dumps([*kept, str(self.remedy) if self.remedy else None, self.begun_at]).encode()
 
     @classmethod
     def from_bytes(cls, value: bytes) -> _Begun:
         issuer, nonce, verifier, binding, address, to, remedy, begun_at = json.loads(value)
         destination: Destination = ToPage(**to) if "path" in to else ToCommandLine(**to)
-        wanted = None if remedy is None else Remedy(remedy)
+        wanted = None if remedy is None else Remedy.parse(remedy)
         return cls(issuer, nonce, verifier, binding, address, destination, wanted, begun_at)
 
 
@@ -214,7 +217,7 @@ class Login:
                 begun.nonce,
                 challenge_of(begun.verifier),
                 self.redirect_uri(issuer),
-                None if remedy is None else StepUp(tuple(sorted(asked.mapping.mfa)) if remedy is Remedy.MFA else ()),
+                None if remedy is None else _step_up(remedy, asked.mapping),
             )
         except Unavailable as error:
             await self._doorstep.record_failure(place, error.public, str(error))
@@ -260,6 +263,10 @@ class Login:
         return begun
 
     async def _prove(self, begun: _Begun, answer: Answer) -> tuple[Identity, Proof]:
+        if answer.error == UNMET and begun.remedy is not None:
+            raise Refused(
+                f"The identity provider cannot make a login {begun.remedy.how or 'anew'}. Ask whoever runs it."
+            )
         if answer.error is not None:
             raise Refused(
                 "The identity provider did not log you in. Start again, or ask whoever runs it.",
@@ -307,27 +314,37 @@ def _check_step_up(begun: _Begun, identity: Identity, proof: Proof) -> None:
     """That a login which had to be made anew was: an issuer may ignore what it is asked for.
 
     Raises:
-        Refused: it was not, or not with several factors, or the issuer does not say.
+        Refused: it was not, or not as it had to be, or the issuer does not say.
     """
     if begun.remedy is None:
         return
     is_page = isinstance(begun.destination, ToPage)
-    again = "Open the page again." if is_page else f"Start again: bastion login --{begun.remedy}"
+    again = "Open the page again." if is_page else f"Start again: bastion login {begun.remedy.flags}"
     since = datetime.fromtimestamp(begun.begun_at, tz=UTC)
     # Without auth_time the identity's is the time of the verification, which proves nothing here.
     if "auth_time" not in proof.claims.claims or not is_remedied(Remedy.FRESH, identity, since):
         raise Refused(f"The identity provider did not ask you to log in anew. {again}")
     if not is_remedied(begun.remedy, identity, since):
-        raise Refused(
-            f"The identity provider did not ask for a second factor, or does not say so. Set one up there. {again}",
-            detail=f"amr {sorted(identity.amr)}, acr {printable(str(proof.claims.claims.get('acr')))}",
-        )
+        raise Refused(f"{_shortfall(begun.remedy, identity)} {again}")
+
+
+def _shortfall(remedy: Remedy, identity: Identity) -> str:
+    if remedy == Remedy.MFA:
+        return "The identity provider did not ask for a second factor, or does not say so. Set one up there."
+    did = printable(", ".join(filter(None, [identity.acr, *sorted(identity.amr)])), 200) or "nothing"
+    return f"A login {remedy.how} was asked for, and the identity provider says of how you logged in: {did}."
 
 
 def is_remedied(remedy: Remedy, identity: Identity, since: datetime) -> bool:
     """Whether ``identity`` has logged in since then, and as ``remedy`` has it."""
-    is_anew = identity.authenticated_at >= since - CLOCKS_APART
-    return is_anew and (remedy is not Remedy.MFA or MFA in identity.amr)
+    return identity.authenticated_at >= since - CLOCKS_APART and remedy.is_met_by(identity.strength)
+
+
+def _step_up(remedy: Remedy, mapping: ClaimMapping) -> StepUp:
+    """What to ask the issuer for: several factors by its own words for them, where it has such."""
+    if remedy.acr is None and MFA in remedy.amr and mapping.mfa:
+        return StepUp(tuple(sorted(mapping.mfa)), remedy.amr - {MFA})
+    return StepUp(() if remedy.acr is None else (remedy.acr,), remedy.amr)
 
 
 def _key(state: str) -> str:

@@ -11,7 +11,8 @@ from bastion.core.errors import Refused
 from bastion.core.geofence import Address, Outside, Place
 from bastion.core.grant import Grant
 from bastion.core.identity import Identity
-from bastion.core.policy import Access, Action, Allow, Decision, Deny, Remedy, StepUpNeeded, decide
+from bastion.core.policy import Access, Action, Allow, Decision, Deny, decide
+from bastion.core.remedy import StepUpNeeded, least
 from bastion.core.target import Catalogue, Target
 from bastion.ports import Clock, Coordination, Locator, Policies, Store
 
@@ -100,8 +101,7 @@ class Prospects:
 def step_up(decisions: Collection[Decision]) -> StepUpNeeded | None:
     """The least that would turn one of these denials into an allow."""
     denials = [decision for decision in decisions if isinstance(decision, Deny)]
-    for remedy in Remedy:
-        for denial in denials:
-            if denial.remedy is remedy:
-                return StepUpNeeded(" ".join(denial.reasons), remedy)
-    return None
+    if (remedy := least(denial.remedy for denial in denials)) is None:
+        return None
+    reasons = next(denial.reasons for denial in denials if denial.remedy == remedy)
+    return StepUpNeeded(" ".join(reasons), remedy)

@@ -13,6 +13,7 @@ import typer
 from bastion import __version__
 from bastion.cli import exits
 from bastion.cli.client import Client, fail
+from bastion.core.remedy import Remedy
 from bastion.core.target import printable
 
 SLOWER = 5
@@ -21,10 +22,10 @@ SLOWER = 5
 SPARE_COLUMNS = 4
 
 
-def log_in(client: Client, remedy: str | None = None) -> dict[str, Any]:
+def log_in(client: Client, remedy: Remedy | None = None) -> dict[str, Any]:
     """The bastion's answer when somebody has said yes in a browser. Exits with a sentence when that does not happen."""
     name = f"bastion {__version__} on {printable(platform.node(), 40) or 'an unnamed machine'}"
-    wish = {"client": name} | ({"step_up": remedy} if remedy else {})
+    wish = {"client": name} | ({"step_up": str(remedy)} if remedy else {})
     begun = client.call("POST", "/api/v1/device", wish)
     try:
         address, code = str(begun["verification_uri_complete"]), str(begun["user_code"])

@@ -22,6 +22,7 @@ from bastion.cli.client import Client, fail
 from bastion.cli.sshconfig import SshFiles, write_whole
 from bastion.core.certificate import Certificate, parse_certificate, parse_public_key
 from bastion.core.errors import Refused
+from bastion.core.remedy import Remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +136,8 @@ def _ask(client: Client, asked: dict[str, str]) -> tuple[Client, Any]:
     So the ssh that waits for this goes on by itself.
     """
     reply = client.ask("POST", "/api/v1/certificates", asked)
-    remedy = reply.body.get("step_up") if reply.status == 401 and isinstance(reply.body, dict) else None
-    if remedy in ("fresh", "mfa") and sys.stderr.isatty():
+    remedy = _remedy(reply.body) if reply.status == 401 else None
+    if remedy is not None and sys.stderr.isatty():
         from bastion.cli.login import step_up
 
         typer.echo(reply.sentence, err=True)
@@ -145,6 +146,14 @@ def _ask(client: Client, asked: dict[str, str]) -> tuple[Client, Any]:
     if reply.status >= 300:
         fail(reply.sentence, exits.NOT_LOGGED_IN if reply.status == 401 else exits.REFUSED)
     return client, reply.body
+
+
+def _remedy(body: Any) -> Remedy | None:
+    """What kind of login would do, where the bastion says so."""
+    try:
+        return Remedy.parse(body["step_up"])
+    except (TypeError, KeyError, ValueError):
+        return None
 
 
 def _read(line: str, public_key: str) -> tuple[bytes, Certificate]:

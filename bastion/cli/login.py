@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from bastion.cli.client import Client
     from bastion.cli.loopback import Loopback
+    from bastion.core.remedy import Remedy
 
 MAX_URL = 16_000
 """Characters: there is an ID token in it."""
@@ -39,6 +40,12 @@ def login(
     mfa: Annotated[
         bool, typer.Option("--mfa", help="Log in anew, with a second factor, where a policy demands one.")
     ] = False,
+    acr: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Log in anew, as what the identity provider calls so.")
+    ] = None,
+    amr: Annotated[
+        str | None, typer.Option(metavar="METHOD,…", help="Log in anew, by these methods; hwk is a hardware key.")
+    ] = None,
     token_file: Annotated[
         Path | None,
         typer.Option(help="For CI jobs and services: exchange the token in this file.", envvar="BASTION_TOKEN_FILE"),
@@ -58,13 +65,30 @@ def login(
     if token_file is not None:
         answer = _by_token(client, token_file)
     else:
-        remedy = "mfa" if mfa else "fresh" if fresh else None
+        remedy = _remedy(fresh=fresh, mfa=mfa, acr=acr, amr=amr)
         answer = _by_device(client, remedy) if device else _by_browser(client, remedy, open_it=not no_browser)
     until = _remember(client, answer)
     if json_:
         _print_json({"url": client.url, "identity": answer["identity"], "expires_at": answer["expires_at"]})
     else:
         typer.echo(f"You are logged in as {_shown(answer['identity']['display'])} until {until:%H:%M %Z}.")
+
+
+def _remedy(*, fresh: bool, mfa: bool, acr: str | None, amr: str | None) -> Remedy | None:
+    """Exits with a sentence for what no login could be."""
+    from bastion.cli import exits
+    from bastion.cli.client import fail
+    from bastion.core.identity import MFA
+    from bastion.core.remedy import Remedy
+
+    methods = [*(amr.split(",") if amr else []), *([MFA] if mfa else [])]
+    words = [*([f"acr={acr}"] if acr else []), *([f"amr={','.join(methods)}"] if methods else [])]
+    if not words and not fresh:
+        return None
+    try:
+        return Remedy.parse(" ".join(words) or "fresh")
+    except ValueError as error:
+        fail(f"Nobody can be asked for such a login: {error}", exits.USAGE)
 
 
 def whoami(json_: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False) -> None:
@@ -114,7 +138,7 @@ def _forget_certificates() -> None:
         fail(f"A certificate could not be removed: {error}", exits.REFUSED)
 
 
-def step_up(client: Client, remedy: str) -> Client:
+def step_up(client: Client, remedy: Remedy) -> Client:
     """Log in anew, as a policy wants it, with a browser on this machine; the client to ask again with.
 
     Exits with a sentence when it came to nothing.
@@ -124,7 +148,7 @@ def step_up(client: Client, remedy: str) -> Client:
     return client.as_holder_of(answer["token"])
 
 
-def _by_browser(client: Client, remedy: str | None, *, open_it: bool) -> dict[str, Any]:
+def _by_browser(client: Client, remedy: Remedy | None, *, open_it: bool) -> dict[str, Any]:
     """What the bastion answers when somebody has logged in with a browser on this machine."""
     from bastion.access.pkce import challenge_of, new_secret
     from bastion.cli import exits
@@ -145,7 +169,7 @@ def _by_browser(client: Client, remedy: str | None, *, open_it: bool) -> dict[st
     return answer
 
 
-def _by_device(client: Client, remedy: str | None) -> dict[str, Any]:
+def _by_device(client: Client, remedy: Remedy | None) -> dict[str, Any]:
     """The same with a browser on any machine (RFC 8628)."""
     from bastion.cli import devicecode
 
@@ -160,11 +184,11 @@ def _by_token(client: Client, file: Path) -> dict[str, Any]:
 
 
 def _send_to_browser(
-    url: str, loopback: Loopback, challenge: str, state: str, remedy: str | None, *, open_it: bool
+    url: str, loopback: Loopback, challenge: str, state: str, remedy: Remedy | None, *, open_it: bool
 ) -> None:
     from urllib.parse import urlencode
 
-    wish = {"port": loopback.port, "challenge": challenge, "state": state} | ({remedy: 1} if remedy else {})
+    wish = {"port": loopback.port, "challenge": challenge, "state": state} | (remedy.query if remedy else {})
     address = f"{url}/login/cli?{urlencode(wish)}"
     typer.echo(f"Log in with a browser on this machine:\n\n  {address}\n", err=True)
     if open_it:

@@ -66,6 +66,8 @@ class Somebody(Section):
     email: Text | None = None
     kind: IdentityKind = IdentityKind.PERSON
     mfa: StrictBool = False
+    amr: tuple[Text, ...] = ()
+    acr: Text | None = None
     logged_in: Annotated[timedelta, PlainValidator(lambda raw: values.duration(raw, timedelta(), _LONG))] = timedelta()
     """How long ago."""
 

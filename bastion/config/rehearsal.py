@@ -12,7 +12,7 @@ from bastion.config.cases import Case, Expected
 from bastion.core.errors import ConfigError
 from bastion.core.geofence import Place
 from bastion.core.grant import Grant, spell
-from bastion.core.identity import Identity, IdentityId
+from bastion.core.identity import MFA, Identity, IdentityId
 from bastion.core.policy import Access, Action, Demands, NotPermitted, Permitted, Power, Ruling
 from bastion.core.target import Catalogue, Scope, Target
 from bastion.ports import Policies
@@ -80,7 +80,8 @@ def _identity(case: Case) -> Identity:
         groups=frozenset(who.groups),
         kind=who.kind,
         authenticated_at=case.at - who.logged_in,
-        amr=frozenset({"mfa"} if who.mfa else ()),
+        amr=frozenset({*who.amr, *([MFA] if who.mfa else [])}),
+        acr=who.acr,
     )
 
 

@@ -28,7 +28,7 @@ from bastion.core.errors import (
     Unavailable,
 )
 from bastion.core.geofence import Network
-from bastion.core.policy import Remedy, StepUpNeeded
+from bastion.core.remedy import Remedy, StepUpNeeded
 from bastion.core.target import printable
 
 MIN_AIOHTTP = (3, 14, 5)
@@ -197,8 +197,9 @@ def _answer(request: web.Request, status: int, sentence: str, remedy: Remedy | N
         return error_page(status, sentence)
     said, headers = {"error": sentence}, {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if remedy is not None:
-        said["step_up"] = remedy
-        headers["WWW-Authenticate"] = 'Bearer error="insufficient_user_authentication", max_age="0"'
+        said["step_up"] = str(remedy)
+        acr_values = f', acr_values="{remedy.acr}"' if remedy.acr and '"' not in remedy.acr else ""
+        headers["WWW-Authenticate"] = f'Bearer error="insufficient_user_authentication", max_age="0"{acr_values}'
     return web.json_response(said, status=status, headers=headers)
 
 

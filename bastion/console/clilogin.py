@@ -12,7 +12,7 @@ from bastion.access.devicelogin import LIFETIME
 from bastion.console.body import read_object, read_strings
 from bastion.console.caller import peer_address
 from bastion.console.login import identity_as_json
-from bastion.core.policy import Remedy
+from bastion.core.remedy import Remedy
 
 
 def routes(*, logins: CommandLineLogins, public_url: str) -> list[web.RouteDef]:
@@ -58,7 +58,11 @@ def _client(wish: Mapping[str, Any]) -> str:
 
 
 def _remedy(wish: Mapping[str, Any]) -> Remedy | None:
+    if (said := wish.get("step_up")) is None:
+        return None
+    if not isinstance(said, str):
+        raise web.HTTPBadRequest(text="step_up is not a string.")
     try:
-        return None if (said := wish.get("step_up")) is None else Remedy(said)
-    except ValueError:
-        raise web.HTTPBadRequest(text="step_up is neither fresh nor mfa.") from None
+        return Remedy.parse(said)
+    except ValueError as error:
+        raise web.HTTPBadRequest(text=f"step_up: {error}.") from None

@@ -21,7 +21,7 @@ from bastion.console.pages import page
 from bastion.core.errors import Conflict, Refused
 from bastion.core.geofence import Address
 from bastion.core.identity import Identity
-from bastion.core.policy import Remedy, StepUpNeeded
+from bastion.core.remedy import Remedy, StepUpNeeded
 
 
 def routes(*, confirmation: Confirmation, issuers: Sequence[str]) -> list[web.RouteDef]:
@@ -106,15 +106,15 @@ class _Pages:
 
     def _anew(self, remedy: Remedy, identity: Identity, code: str) -> str:
         """The way to the identity provider and back to this page."""
-        query = {remedy.value: "1", "next": f"/device/{code}"}
+        query = {**remedy.query, "next": f"/device/{code}"}
         if identity.id.issuer in self._issuers:
             query["issuer"] = str(self._issuers.index(identity.id.issuer))
-        how = "with a second factor" if remedy is Remedy.MFA else "once more"
-        return f'<a class="button" href="/login?{escape(urlencode(query))}">Log in {how}</a>'
+        how = remedy.how or "once more"
+        return f'<a class="button" href="/login?{escape(urlencode(query))}">Log in {escape(how)}</a>'
 
 
 def _demand(remedy: Remedy, link: str, *, must: bool) -> str:
-    what = "with a second factor, made just now" if remedy is Remedy.MFA else "that is more recent than yours"
+    what = f"{escape(remedy.how)}, made just now" if remedy.how else "that is more recent than yours"
     if must:
         return f"<p>This asks for a login {what}. Your terminal waits meanwhile.</p>"
     return f"<p>A part of what your grant covers asks for a login {what}. Without it, the rest opens.</p>{link}"

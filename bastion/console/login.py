@@ -17,7 +17,7 @@ from bastion.console.caller import CALLERS, Caller, Callers, caller_of, check_sa
 from bastion.console.pages import page
 from bastion.core.errors import NotFound, Refused, Unauthenticated
 from bastion.core.identity import Identity
-from bastion.core.policy import Remedy
+from bastion.core.remedy import Remedy
 
 BINDING_SECONDS = 15 * 60
 """A little longer than a login may take."""
@@ -69,6 +69,13 @@ def local_page(path: str) -> str:
     return path if _NEXT.fullmatch(path) else "/welcome"
 
 
+def _remedy(request: web.Request) -> Remedy | None:
+    try:
+        return Remedy.of_query(request.query)
+    except ValueError as error:
+        raise Refused("Nobody can be asked for such a login.", detail=str(error)) from None
+
+
 class _Pages:
     """The steps that need the login and the hand-over."""
 
@@ -99,7 +106,7 @@ class _Pages:
             issuer=int(number),
             binding=binding,
             destination=destination,
-            remedy=next((remedy for remedy in reversed(Remedy) if remedy in request.query), None),
+            remedy=_remedy(request),
         )
         response = web.Response(status=302, headers={"Location": url})
         callers.set_cookie(response, "bastion-login", binding, BINDING_SECONDS)

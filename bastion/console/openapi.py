@@ -16,10 +16,11 @@ from bastion.console.body import MAX_BODY
 from bastion.console.filters import MAX_LIMIT
 from bastion.console.grants import MAX_WAIT
 from bastion.console.uses import uses_of
+from bastion.core import remedy
 from bastion.core.apitoken import Use
 from bastion.core.files import MAX_PATH, MAX_PATHS
 from bastion.core.grant import MAX_REASON, Basis, Verdict
-from bastion.core.policy import Action, Remedy
+from bastion.core.policy import Action
 from bastion.core.request import Stage
 
 Schema = dict[str, Any]
@@ -198,7 +199,7 @@ OPERATIONS = (
     Operation("post", "/token", "Exchange a login's code", takes=_object({"code": TEXT, "verifier": TEXT}, closed=True),
               is_open=True),
     Operation("post", "/device", "Begin a login on another device (RFC 8628)", takes=_object({"client": TEXT},
-              {"step_up": {"enum": [remedy.value for remedy in Remedy]}}, closed=True), is_open=True),
+              {"step_up": {"type": "string", "pattern": f"^{remedy.PATTERN}$"}}, closed=True), is_open=True),
     Operation("post", "/token/device", "Ask whether it is done", takes=_object({"device_code": TEXT}, closed=True),
               is_open=True),
     Operation("post", "/token/exchange", "Exchange a workload's token (RFC 8693)", takes=_object(

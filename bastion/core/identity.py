@@ -88,11 +88,12 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class StepUp:
-    """A login that must be made anew. ``acr_values`` are the issuer's own words for several factors, where those are
-    demanded (OpenID Connect Core 1.0, section 3.1.2.1); without any it does what it does by default.
+    """A login that must be made anew. ``acr_values`` are the issuer's own words for how, any of which will do (OpenID
+    Connect Core 1.0, section 3.1.2.1), and ``amr`` methods it has to be made by; without them it is made as ever.
     """
 
     acr_values: tuple[str, ...] = ()
+    amr: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, assert_never
 
-from bastion.core.errors import Refused
 from bastion.core.files import Limits
 from bastion.core.geofence import Fence, Outside, Place
 from bastion.core.hours import Hours
 from bastion.core.identity import Identity
+from bastion.core.remedy import Remedy, least
 from bastion.core.target import Scope, Target
 from bastion.core.ticket import TicketPattern
 
@@ -83,29 +83,6 @@ class Power(StrEnum):
     REVIEW = "review"
     REPLAY = "replay"
     ADMINISTER = "administer"
-
-
-class Remedy(StrEnum):
-    """What people can do by themselves where nothing but their login stands in the way; the weakest comes first."""
-
-    FRESH = "fresh"
-    """Log in anew: they proved who they are too long ago."""
-    MFA = "mfa"
-    """Log in anew, with a second factor."""
-
-    @property
-    def sentence(self) -> str:
-        """What to do, for a terminal."""
-        how = " with a second factor" if self is Remedy.MFA else ""
-        return f"A fresh login{how} would do: bastion login --{self}"
-
-
-class StepUpNeeded(Refused):
-    """Who somebody is was proven too long ago, or too weakly; after ``remedy`` the same question may be asked again."""
-
-    def __init__(self, public: str, remedy: Remedy) -> None:
-        super().__init__(public)
-        self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +268,7 @@ def decide(
             )
 
     refusals: list[str] = []
-    remedies: set[Remedy | None] = set()
+    remedies: list[Remedy | None] = []
     for grant in covering:
         ruling = rulings.get(grant.id, NotPermitted(("no policy was asked",)))
         match ruling:
@@ -299,10 +276,10 @@ def decide(
                 return Allow(grant, (judgement.reason, *(f"permitted by {p}" for p in policies)), bool(elsewhere))
             case NotPermitted(reasons, remedy):
                 refusals.extend(reasons)
-                remedies.add(remedy)
+                remedies.append(remedy)
             case _:
                 assert_never(ruling)
-    return Deny(tuple(dict.fromkeys(refusals)), next((r for r in Remedy if r in remedies), None))
+    return Deny(tuple(dict.fromkeys(refusals)), least(remedies))
 
 
 def _missing(access: Access, near_misses: list[str]) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from bastion.core.audit import Kind
 from bastion.core.errors import Refused
 from bastion.core.geofence import Address, Place, parse_address
 from bastion.core.identity import MFA, Identity
-from bastion.core.policy import Remedy, StepUpNeeded
+from bastion.core.remedy import Remedy, StepUpNeeded
 from tests.fakes import FakeClock
 from tests.office import CARLA, NODE, SAM, Office, catalogue, open_office
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from bastion.access.doorstep import Doorstep
 from bastion.access.keeping import Keeping
-from bastion.access.login import STATE_LIFETIME, Answer, Issuer, LoggedIn, Login, ToPage
+from bastion.access.login import STATE_LIFETIME, UNMET, Answer, Issuer, LoggedIn, Login, ToPage
 from bastion.access.pkce import challenge_of, matches, new_secret
 from bastion.access.tokens import LIFETIME, Audience, Tokens, TokenSigner
 from bastion.adapters.coordination.memory import MemoryCoordination
@@ -39,6 +40,7 @@ from bastion.core.identity import (
     Strength,
     VerifiedClaims,
 )
+from bastion.core.remedy import Remedy
 from bastion.core.target import Catalogue
 from bastion.ports import Store, Transaction
 from tests.fakes import FakeClock
@@ -278,19 +280,24 @@ class StaticProvider:
     def __init__(self, issuer: str, clock: FakeClock) -> None:
         self.issuer = issuer
         self.asked: list[tuple[str, ...]] = []
+        self.wanted: StepUp | None = None
+        self.claims: dict[str, Any] = {}
         self._clock = clock
 
     async def authorization_url(
         self, state: str, nonce: str, code_challenge: str, redirect_uri: str, step_up: StepUp | None = None
     ) -> str:
         self.asked.append((state, nonce, code_challenge, redirect_uri))
+        self.wanted = step_up
         return f"{self.issuer}/authorize?state={state}"
 
     async def redeem(self, code: str, code_verifier: str, redirect_uri: str, nonce: str, iss: str | None) -> Proof:
         state, right_nonce, challenge, right_redirect = self.asked[-1]
         assert (nonce, redirect_uri) == (right_nonce, right_redirect)
         assert matches(challenge, code_verifier)
-        return Proof(VerifiedClaims(self.issuer, "alice", {"groups": ["admins"]}, self._clock.now()), "id-token")
+        return Proof(
+            VerifiedClaims(self.issuer, "alice", {"groups": ["admins"]} | self.claims, self._clock.now()), "id-token"
+        )
 
 
 class PlainSeal:
@@ -310,6 +317,7 @@ def make_login(
     clock: FakeClock,
     catalogue: Catalogue | None = None,
     providers: list[StaticProvider] | None = None,
+    mapping: ClaimMapping | None = None,
 ) -> tuple[Login, list[StaticProvider]]:
     if providers is None:
         providers = [StaticProvider(f"https://{name}.example.com", clock) for name in ("one", "two")]
@@ -322,7 +330,10 @@ def make_login(
         node="node-1",
     )
     login = Login(
-        issuers=[Issuer(providers[0]), Issuer(providers[1], ClaimMapping(group_prefix="two:"))],
+        issuers=[
+            Issuer(providers[0], mapping or ClaimMapping()),
+            Issuer(providers[1], ClaimMapping(group_prefix="two:")),
+        ],
         public_url=URL,
         doorstep=doorstep,
         keeping=Keeping(seal=PlainSeal()),
@@ -365,6 +376,67 @@ async def test_a_login_is_over_after_ten_minutes_though_the_coordination_remembe
     with pytest.raises(Refused, match="more than ten minutes ago"):
         await after(STATE_LIFETIME + timedelta(milliseconds=1))
     await behind.close()
+
+
+MFA_ACR = ClaimMapping(mfa=frozenset({"urn:example:mfa", "urn:example:phr"}))
+ANEW = datetime(2026, 3, 2, 9, 0, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("remedy", "wanted", "proof", "refusal"),
+    [
+        ("fresh", StepUp(), {}, ""),
+        ("fresh", StepUp(), {"auth_time": None}, "did not ask you to log in anew"),
+        ("fresh", StepUp(), {"auth_time": ANEW - 61}, "did not ask you to log in anew"),
+        ("mfa", StepUp(("urn:example:mfa", "urn:example:phr")), {"acr": "urn:example:mfa"}, ""),
+        ("mfa", StepUp(("urn:example:mfa", "urn:example:phr")), {"amr": ["pwd"]}, "did not ask for a second factor"),
+        ("acr=urn:example:phr", StepUp(("urn:example:phr",)), {"acr": "urn:example:phr"}, ""),
+        (
+            "acr=urn:example:phr",
+            StepUp(("urn:example:phr",)),
+            {"acr": "urn:example:mfa", "amr": ["pwd", "otp"]},
+            "A login of the kind urn:example:phr was asked for, and the identity provider says of how you logged in: "
+            "urn:example:mfa, mfa, otp, pwd. Open the page again.",
+        ),
+        ("acr=urn:example:phr", StepUp(("urn:example:phr",)), {}, "says of how you logged in: nothing"),
+        ("amr=hwk,pin", StepUp((), frozenset({"hwk", "pin"})), {"amr": ["pin", "hwk", "user"]}, ""),
+        ("amr=hwk,pin", StepUp((), frozenset({"hwk", "pin"})), {"amr": ["hwk"]}, "by hwk and pin was asked for"),
+        ("amr=hwk,pin", StepUp((), frozenset({"hwk", "pin"})), {"amr": "hwk pin"}, "by hwk and pin was asked for"),
+    ],
+)
+async def test_a_login_made_anew_is_asked_for_as_it_must_be_and_nothing_less_is_taken(
+    store: Store,
+    coordination: MemoryCoordination,
+    clock: FakeClock,
+    remedy: str,
+    wanted: StepUp,
+    proof: dict[str, Any],
+    refusal: str,
+) -> None:
+    login, providers = make_login(store, coordination, clock, mapping=MFA_ACR)
+    url = await login.begin(
+        HERE, issuer=0, binding=BINDING, destination=ToPage("/welcome"), remedy=Remedy.parse(remedy)
+    )
+    assert providers[0].wanted == wanted
+    claims = {"auth_time": ANEW} | proof
+    providers[0].claims = {name: value for name, value in claims.items() if value is not None}
+    if not refusal:
+        await login.finish(HERE, issuer=0, binding=BINDING, answer=returned(url))
+        return
+    with pytest.raises(Refused, match=re.escape(refusal)):
+        await login.finish(HERE, issuer=0, binding=BINDING, answer=returned(url))
+    with pytest.raises(NotFound):
+        await store.identity(IdentityId("https://one.example.com", "alice"))
+
+
+async def test_an_issuer_that_cannot_do_what_was_asked_is_said_to(
+    store: Store, coordination: MemoryCoordination, clock: FakeClock
+) -> None:
+    login, _ = make_login(store, coordination, clock)
+    remedy = Remedy.parse("acr=urn:example:phr")
+    url = await login.begin(HERE, issuer=0, binding=BINDING, destination=ToPage("/welcome"), remedy=remedy)
+    with pytest.raises(Refused, match="cannot make a login of the kind urn:example:phr"):
+        await login.finish(HERE, issuer=0, binding=BINDING, answer=returned(url, code=None, error=UNMET))
 
 
 async def test_an_answer_that_comes_back_on_another_issuers_way_is_a_mix_up(

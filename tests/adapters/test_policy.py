@@ -18,9 +18,10 @@ from bastion.core.files import Limits, Paths
 from bastion.core.geofence import Fence, Place, parse_address
 from bastion.core.grant import Grant
 from bastion.core.hours import Hours
-from bastion.core.identity import Identity, IdentityId, IdentityKind
-from bastion.core.policy import SSH_ACTIONS, Access, Action, Demands, NotPermitted, Permitted, Power, Remedy, Ruling
+from bastion.core.identity import Identity, IdentityId, IdentityKind, Strength
+from bastion.core.policy import SSH_ACTIONS, Access, Action, Demands, NotPermitted, Permitted, Power, Ruling
 from bastion.core.policy import strictest as strictest_of
+from bastion.core.remedy import Remedy
 from bastion.core.target import Catalogue, Environment, Region, Scope, Target, catalogue_of
 from bastion.core.ticket import TicketPattern
 from tests.site import EXAMPLE
@@ -662,6 +663,26 @@ MISTAKES: dict[str, tuple[str, str, list[str]]] = {
         '@mfa("perhaps")',
         ['12: @mfa("perhaps") must be @mfa("required"), or be left out'],
     ),
+    "acr that cannot be asked for": (
+        '{ resource.login == "root" }',
+        '{ context has acr && context.acr == "phishing resistant" }',
+        ['26: "phishing resistant" is no acr that could be asked for'],
+    ),
+    "acr that may be absent": (
+        '{ resource.login == "root" }',
+        '{ context.acr == "urn:example:phr" }',
+        ["26: attribute `acr` may be absent; ask first: context has acr && …"],
+    ),
+    "misspelled amr": (
+        'context.amr.contains("hwk")',
+        'context.amr.containsAll(["pwd", "HKW"])',
+        ['51: there is no amr "HKW"; did you mean "hwk"?'],
+    ),
+    "several amr in one": (
+        'context.amr.contains("hwk")',
+        'context.amr.contains("hwk,pin")',
+        ['51: "hwk,pin" is no amr that could be asked for'],
+    ),
     "two mistakes": (
         '@approvals("2")\n@reviewers("sre")\n@max_duration("2h")\npermit (principal in Group::"contractors"',
         '@approvals("x")\n@reviewers("sre")\n@max_duration("2h")\nforbid (principal in Grop::"contractors"',
@@ -727,7 +748,7 @@ def test_mistakes_in_several_policies_are_told_at_once(catalogue: Catalogue) -> 
 
 
 def test_syntax_mistakes_in_several_policies_are_told_at_once(catalogue: Catalogue) -> None:
-    text = POLICY.replace("forbid (", "forbid (,").replace("?principal", "?somebody")
+    text = POLICY.replace("forbid (principal,", "forbid (,").replace("?principal", "?somebody")
     with pytest.raises(ConfigError) as caught:
         CedarPolicies(text, catalogue)
     assert [problem.split(":")[1] for problem in caught.value.problems] == ["22", "25"]
@@ -769,7 +790,7 @@ when { !context.mfa || context.authenticated_age > duration("10m") };
     ("mfa", "logged_in", "remedy"),
     [
         (False, timedelta(), Remedy.MFA),
-        (True, timedelta(minutes=11), Remedy.FRESH),
+        (True, timedelta(minutes=11), Remedy.MFA),
         (False, timedelta(hours=1), Remedy.MFA),
         (True, timedelta(minutes=9), None),
     ],
@@ -794,6 +815,63 @@ def test_what_a_step_up_would_not_open_does_not_ask_for_one() -> None:
     assert isinstance(ruling, NotPermitted)
     assert ruling.remedy is None
     assert not any("bastion login" in reason for reason in ruling.reasons)
+
+
+PHR = "urn:example:phr"
+NAMED = (
+    TEMPLATE
+    + """
+@id("kind") forbid (principal, action == Action::"ssh:shell", resource)
+unless { context has acr && ["urn:example:phr", "urn:example:phrh"].contains(context.acr) };
+@id("key") forbid (principal, action == Action::"ssh:exec", resource) unless { context.amr.contains("hwk") };
+@id("all") forbid (principal, action == Action::"ssh:agent", resource)
+unless {
+  context.mfa && context.amr.containsAll(["hwk", "pin"]) && context has acr && context.acr == "urn:example:phr"
+};
+@id("any") forbid (principal, action == Action::"ssh:forward", resource)
+unless { context.amr.containsAny(["sc", "face"]) };
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("action", "remedy", "wrong"),
+    [
+        (Action.SSH_SHELL, Remedy(PHR), Strength(NOW, frozenset({"mfa"}), "urn:example:mfa")),
+        (Action.SSH_EXEC, Remedy(amr=frozenset({"hwk"})), Strength(NOW, frozenset({"mfa", "otp"}), PHR)),
+        (
+            Action.SSH_AGENT,
+            Remedy(PHR, frozenset({"hwk", "pin", "mfa"})),
+            Strength(NOW, frozenset({"hwk", "pin"}), "urn:example:pwd"),
+        ),
+        (Action.SSH_FORWARD, Remedy(amr=frozenset({"face"})), Strength(NOW, frozenset({"hwk"}))),
+    ],
+    ids=["acr", "amr", "all at once", "any of two"],
+)
+def test_a_policy_that_names_a_login_is_content_with_that_alone_and_says_which(
+    action: Action, remedy: Remedy, wrong: Strength
+) -> None:
+    policies = CedarPolicies(NAMED, make_catalogue())
+
+    def asked(identity: Identity) -> Ruling:
+        access = wish(identity, action=action)
+        return policies.may_connect(access, replace(grant_for(access), actions=frozenset(Action)), NOW)
+
+    for identity in (CARLA, CARLA.proven_by(wrong)):
+        ruling = asked(identity)
+        assert isinstance(ruling, NotPermitted)
+        assert ruling.reasons[-1] == remedy.sentence
+        assert ruling.remedy == remedy
+    assert isinstance(asked(CARLA.proven_by(Strength(NOW, remedy.amr, remedy.acr))), Permitted)
+
+
+def test_only_so_many_kinds_of_login_are_tried() -> None:
+    many = " || ".join(f'context.amr.contains("m{n}") || context has acr && context.acr == "a{n}"' for n in range(20))
+    policies = CedarPolicies(TEMPLATE + f'@id("many") forbid (principal, action, resource) unless {{ {many} }};',
+                             make_catalogue())  # fmt: skip
+    ruling = policies.may_connect(wish(), grant_for(wish()), NOW)
+    assert isinstance(ruling, NotPermitted)
+    assert ruling.remedy == Remedy(amr=frozenset({"m0"}))
 
 
 def test_a_request_that_only_lacks_a_second_factor_is_told_so(catalogue: Catalogue) -> None:

@@ -118,7 +118,7 @@ def test_norway_is_a_country_and_a_good_configuration_is_all_right(site: Site) -
     assert "NO" in site.config.read_text()
     done = bastion("check", "--config", str(site.config))
     assert done.stderr == ""
-    assert done.stdout == f"{site.config}: 2 targets, 9 policies and 11 policy tests: all right\n"
+    assert done.stdout == f"{site.config}: 2 targets, 10 policies and 13 policy tests: all right\n"
     assert done.returncode == 0
 
 
@@ -140,7 +140,7 @@ def test_scripts_get_json(site: Site) -> None:
     fresh_geo(site)
     good = invoke("check", "--config", str(site.config), "--json")
     assert json.loads(good.stdout) == {
-        "ok": True, "targets": 2, "policies": 9, "policy_tests": 11, "warnings": [], "problems": [],
+        "ok": True, "targets": 2, "policies": 10, "policy_tests": 13, "warnings": [], "problems": [],
     }  # fmt: skip
     site.edit("lifetime: 10m", "lifetime: 10d")
     bad = invoke("check", "--config", str(site.config), "--json")
@@ -254,8 +254,8 @@ def test_a_policy_that_no_longer_says_what_is_expected_fails_its_test(site: Site
 def test_policy_tests_that_pass_are_counted(site: Site) -> None:
     site.key.unlink()
     result = invoke("policy", "test", "--config", str(site.config))
-    assert (result.exit_code, result.stdout) == (0, "11 policy tests: all right\n")
-    assert json.loads(invoke("policy", "test", "--config", str(site.config), "--json").stdout)["policy_tests"] == 11
+    assert (result.exit_code, result.stdout) == (0, "13 policy tests: all right\n")
+    assert json.loads(invoke("policy", "test", "--config", str(site.config), "--json").stdout)["policy_tests"] == 13
 
 
 # One case, and what is wrong with it.

@@ -20,7 +20,7 @@ from bastion.access.devicelogin import Knock
 from bastion.access.tokens import Audience
 from bastion.console import device
 from bastion.core.geofence import parse_address
-from bastion.core.policy import Remedy
+from bastion.core.remedy import Remedy
 from tests.console.test_device import KNOCK, Desk
 from tests.fakes import FakeClock
 from tests.office import CARLA, ISSUER, open_office

@@ -17,7 +17,7 @@ from bastion.core.audit import Kind
 from bastion.core.errors import Refused
 from bastion.core.identity import Identity
 from bastion.core.menu import Ask, Offer
-from bastion.core.policy import Remedy
+from bastion.core.remedy import Remedy
 from bastion.core.session import End
 from tests.gateways.test_ssh_ends import live
 from tests.gateways.test_ssh_logout import open_connection, run

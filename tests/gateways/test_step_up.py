@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import asyncssh
 import pytest
 
+from bastion.access.login import UNMET
 from bastion.core.audit import Kind
-from bastion.core.policy import Remedy
+from bastion.core.remedy import Remedy
 from bastion.demo.browser import ScriptedBrowser
 from tests.plain import Client, plain_logins, program
 from tests.services.oidc_provider import RealBrowser
@@ -30,12 +33,19 @@ when { context.authenticated_age > duration("3m") };
 STRONG_COMMANDS = '@id("strong") forbid (principal, action == Action::"ssh:exec", resource) unless { context.mfa };'
 STRONG_SHELLS = '@id("shells") forbid (principal, action == Action::"ssh:shell", resource) unless { context.mfa };'
 
+PHR = "urn:example:phr"
+NAMED = """
+@id("named") forbid (principal, action in Action::"connect", resource)
+unless { context has acr && context.acr == "urn:example:phr" && context.amr.contains("hwk") };
+"""
+
 RESOLVED = f"deploy@{TARGET}"
 
 
 @pytest.fixture
 async def bastion(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Whole]:
-    async with whole(tmp_path, policy=POLICY + request.param) as running:
+    policy, takes_claims = request.param if isinstance(request.param, tuple) else (request.param, False)
+    async with whole(tmp_path, policy=POLICY + policy, takes_claims=takes_claims) as running:
         await running.grant(running.alice)
         yield running
 
@@ -108,6 +118,56 @@ async def test_what_only_a_part_of_a_grant_demands_is_offered_and_not_forced(bas
         assert await client.status() == 0, client.seen
 
 
+@pytest.mark.parametrize(
+    "bastion", [(NAMED, False), (NAMED, True)], indirect=True, ids=["by acr_values", "by the claims parameter"]
+)
+async def test_a_policy_that_names_a_login_gets_exactly_that_from_the_provider(bastion: Whole) -> None:
+    async with program("openssh", bastion, "echo reached", user=RESOLVED) as client, bastion.browser() as browser:
+        page = await opened(bastion, browser, await client.code(), mfa=True)
+        assert "asks for a login of the kind urn:example:phr by hwk, made just now" in browser.last
+        assert 'value="approve"' not in browser.last
+        link = bastion.url + browser.link("/login?acr=")
+        if bastion.provider.setup["takes_claims"]:
+            claims = {"acr": {"essential": True, "values": [PHR]}, "amr": {"essential": True, "values": ["hwk"]}}
+            wanted, wrong, why = {"claims": json.dumps({"id_token": claims})}, {"error": UNMET}, "cannot make a login"
+        else:  # it need not do as it is asked, and does not
+            wanted, wrong, why = {"acr_values": PHR}, {"amr": "pwd,otp,mfa"}, "says of how you logged in: urn:example:"
+        status, _ = await browser.visit(link, proof=wrong)
+        assert (status, why in browser.last) == (403, True), browser.last
+        assert client.process.returncode is None
+
+        assert await browser.visit(link, proof={"acr": PHR, "amr": "hwk,pin"}) == (200, page)
+        asked = {name: browser.asked[name] for name in ("max_age", "prompt", *wanted)}
+        assert asked == {"max_age": "0", "prompt": "login consent", **wanted}
+        assert await browser.press(page, answer="approve") == 200
+        assert await client.status() == 0, client.seen
+    (event,) = await bastion.events(Kind.CERTIFICATE_ISSUED)
+    assert (event.details["acr"], event.details["amr"]) == (PHR, "hwk, pin")
+
+
+@pytest.mark.parametrize("bastion", [(NAMED, False)], indirect=True, ids=["a kind of login"])
+async def test_the_command_line_asks_for_the_login_that_a_policy_names(bastion: Whole) -> None:
+    body = {"public_key": asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode(), "target": TARGET}
+    async with bastion.browser() as browser:
+        weak = await bastion.token(browser, mfa=True)
+        status, answer = await bastion.call("POST", "/api/v1/certificates", weak, json=body)
+        assert (status, answer["step_up"]) == (401, f"acr={PHR} amr=hwk"), answer
+        assert answer["error"].endswith(f"bastion login --acr {PHR} --amr hwk")
+        home = bastion.folder / "home"
+        home.mkdir()
+        command = ["env", f"HOME={home}", "BROWSER=true", "TERM=dumb", sys.executable, "-m", "bastion"]
+        async with Client([*command, "login", bastion.url, "--acr", PHR, "--amr", "hwk"], home) as login:
+            await finish(login, browser, bastion, proof={"acr": PHR, "amr": "hwk"})
+            assert await login.status() == 0, login.seen
+        async with Client([*command, "ssh", "--no-agent", RESOLVED, "echo reached"], home) as ssh:
+            assert await ssh.status() == 0, ssh.seen
+        async with Client([*command, "login", "--acr", "phishing resistant"], home) as login:
+            assert (await login.status(), b"Nobody can be asked for such a login" in login.seen) == (2, True)
+    for query in ("acr=a%20b", "amr=", "acr=%22%0d%0a"):
+        status, said = await bastion.call("GET", f"/login?{query}")
+        assert (status, "Nobody can be asked for such a login." in said) == (403, True), said
+
+
 @pytest.mark.parametrize("bastion", [STRONG], indirect=True, ids=["a second factor"])
 async def test_who_has_our_command_line_is_asked_while_their_ssh_waits_for_its_certificate(bastion: Whole) -> None:
     home = bastion.folder / "home"
@@ -124,12 +184,12 @@ async def test_who_has_our_command_line_is_asked_while_their_ssh_waits_for_its_c
             assert b"reached" in ssh.seen
 
 
-async def finish(client: Client, browser: RealBrowser, bastion: Whole, *, mfa: bool) -> None:
+async def finish(client: Client, browser: RealBrowser, bastion: Whole, **how: Any) -> None:
     """What the person at ``client`` does in the browser that it names."""
     await client.sees("/login/cli?")
     found = re.search(rb"(http://\S+/login/cli\?\S+)", client.seen)
     assert found is not None
-    status, url = await browser.visit(found[1].decode(), mfa=mfa)
+    status, url = await browser.visit(found[1].decode(), **how)
     assert status == 200, browser.last
     assert await browser.press(url) == 200
 

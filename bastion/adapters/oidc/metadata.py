@@ -29,6 +29,8 @@ class Metadata:
     """Whether its answers carry ``iss`` (RFC 9207, section 3), so that one without is forged."""
     basic_auth: bool
     """Whether client secrets go into the Authorization header, else into the form."""
+    takes_claims: bool = False
+    """Whether single claims can be asked for (OpenID Connect Core 1.0, section 5.5)."""
     end_session_endpoint: str | None = None
     """Where a browser logs out there, too (OpenID Connect RP-Initiated Logout 1.0, section 2.1)."""
 
@@ -66,6 +68,7 @@ def read_metadata(document: Mapping[str, Any], issuer: str) -> Metadata:
         algorithms=_algorithms(document),
         says_issuer=document.get("authorization_response_iss_parameter_supported") is True,
         basic_auth="client_secret_basic" in auth_methods,
+        takes_claims=document.get("claims_parameter_supported") is True,
         end_session_endpoint=None if end_session is None else check_url(end_session, what="end_session_endpoint"),
     )
 

@@ -18,7 +18,7 @@ from functools import lru_cache
 
 import cedarpy
 
-from bastion.adapters.policy import facts, nearmiss
+from bastion.adapters.policy import facts, nearmiss, strengths
 from bastion.adapters.policy.facts import Json
 from bastion.adapters.policy.rules import TEMPLATE, Rule, read
 from bastion.adapters.policy.schema import schema
@@ -26,7 +26,8 @@ from bastion.core import files
 from bastion.core.geofence import Place
 from bastion.core.grant import Grant
 from bastion.core.identity import Identity, IdentityId
-from bastion.core.policy import Access, NotPermitted, Permitted, Power, Remedy, Ruling, strictest
+from bastion.core.policy import Access, NotPermitted, Permitted, Power, Ruling, strictest
+from bastion.core.remedy import Remedy
 from bastion.core.target import Catalogue, Scope, Target, printable
 
 KEPT_POLICIES = 20_000
@@ -70,6 +71,7 @@ class CedarPolicies:
         rules = read(text, catalogue, source)
         self._policies = rules.policies
         self._rules: Mapping[str, Rule] = rules.by_number
+        self._remedies = strengths.remedies(rule.body for rule in rules.by_number.values())
         self._probes = nearmiss.probes(rules.by_number)
         self._catalogue = catalogue
         scopes = [Scope(e, r) for e in catalogue.environments for r in catalogue.regions]
@@ -199,7 +201,7 @@ class CedarPolicies:
 
     def _remedy(self, question: _Question, policies: cedarpy.PolicySet) -> Remedy | None:
         """The least after which it would be permitted to somebody who had done that this moment."""
-        for remedy in Remedy:
+        for remedy in self._remedies:
             answer = self._answer(replace(question, context=facts.remedied(question.context, remedy)), policies)
             if answer.decision is cedarpy.Decision.Allow and not answer.diagnostics.errors:
                 return remedy

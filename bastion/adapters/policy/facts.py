@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bastion.core.geofence import Place
-from bastion.core.identity import Identity, IdentityId
-from bastion.core.policy import Remedy
+from bastion.core.identity import MFA, Identity, IdentityId
+from bastion.core.remedy import Remedy
 from bastion.core.target import Catalogue, Scope, Target
 
 Json = dict[str, Any]
@@ -97,9 +97,12 @@ def moment(identity: Identity, place: Place | None, now: datetime) -> Json:
         "now": _extension("datetime", utc.strftime("%Y-%m-%dT%H:%M:%SZ")),
         "hour": utc.hour,
         "weekday": utc.isoweekday(),
-        "mfa": "mfa" in identity.amr,
+        "mfa": MFA in identity.amr,
+        "amr": sorted(identity.amr),
         "authenticated_age": _extension("duration", f"{int(age.total_seconds())}s"),
     }
+    if identity.acr is not None:
+        context["acr"] = identity.acr
     if place is not None:
         context["address"] = _extension("ip", str(place.address))
         if place.country is not None:
@@ -108,9 +111,13 @@ def moment(identity: Identity, place: Place | None, now: datetime) -> Json:
 
 
 def remedied(context: Json, remedy: Remedy) -> Json:
-    """The same context after a login that was made this moment, and as ``remedy`` has it."""
-    fresh = context | {"authenticated_age": _extension("duration", "0s")}
-    return fresh | {"mfa": True} if remedy is Remedy.MFA else fresh
+    """The same context after a login that was made this moment, and as ``remedy`` has it.
+
+    What the older one had, the new one need not have.
+    """
+    rest = {name: value for name, value in context.items() if name != "acr"}
+    made = {"authenticated_age": _extension("duration", "0s"), "mfa": MFA in remedy.amr, "amr": sorted(remedy.amr)}
+    return rest | made | ({} if remedy.acr is None else {"acr": remedy.acr})
 
 
 def encode(entities: list[Json]) -> str:

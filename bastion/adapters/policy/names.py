@@ -23,7 +23,7 @@ def unknown(body: pst.Template, catalogue: Catalogue) -> Iterator[tuple[str, str
     be known.
     """
     known = _known(catalogue)
-    for node in _walk((body.principal, body.resource, body.clauses)):
+    for node in walk((body.principal, body.resource, body.clauses)):
         match node:
             case pst.EntityUid(kind, name) if str(kind) in known and name not in known[str(kind)]:
                 yield name, f"there is no {node}{_closest(name, known[str(kind)])}"
@@ -36,7 +36,7 @@ def unknown(body: pst.Template, catalogue: Catalogue) -> Iterator[tuple[str, str
             case pst.BinaryOp("eq" | "not_eq", pst.GetAttr(base, attribute), literal) | pst.BinaryOp(
                 "eq" | "not_eq" | "contains", literal, pst.GetAttr(base, attribute)
             ) if base == _RESOURCE and (kind_of := attribute.capitalize()) in ("Environment", "Region", "Tier"):
-                for word in _strings(literal):
+                for word in strings(literal):
                     if word and word not in known[kind_of]:
                         yield word, f'there is no {attribute} "{word}"{_closest(word, known[kind_of])}'
 
@@ -54,7 +54,8 @@ def _known(catalogue: Catalogue) -> dict[str, Collection[str]]:
     }
 
 
-def _strings(literal: pst.Expr) -> list[str]:
+def strings(literal: pst.Expr) -> list[str]:
+    """The texts of a literal; none of anything else."""
     match literal:
         case pst.StringLit(value):
             return [value]
@@ -64,17 +65,17 @@ def _strings(literal: pst.Expr) -> list[str]:
             return []
 
 
-def _walk(value: Any) -> Iterator[Any]:
+def walk(value: Any) -> Iterator[Any]:
     """Every node under ``value``; the parser holds the depth to a hundred."""
     if isinstance(value, tuple):
         for element in value:
-            yield from _walk(element)
+            yield from walk(element)
     elif is_dataclass(value):
         yield value
         for field in fields(value):
-            yield from _walk(getattr(value, field.name))
+            yield from walk(getattr(value, field.name))
     elif isinstance(value, dict):
-        yield from _walk(tuple(value.values()))
+        yield from walk(tuple(value.values()))
 
 
 def _closest(word: str, known: Collection[str]) -> str:

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 import cedarpy
 from cedarpy import pst
 
-from bastion.adapters.policy import demands, names
+from bastion.adapters.policy import demands, names, strengths
 from bastion.adapters.policy.schema import schema, words
 from bastion.adapters.policy.statements import MAX_LINKS, MAX_NESTING, Statement, split, syntax_problems, unbearable
 from bastion.core.errors import ConfigError
@@ -94,7 +94,8 @@ def read(text: str, catalogue: Catalogue, source: str) -> Rules:
     rules: dict[str, Rule] = {}
     for number, statement in numbered:
         body = bodies[number]
-        found.extend((statement.line_of(word), sentence) for word, sentence in names.unknown(body, catalogue))
+        misnamed = (*names.unknown(body, catalogue), *strengths.unusable(body))
+        found.extend((statement.line_of(word), sentence) for word, sentence in misnamed)
         try:
             rules[number] = Rule(body.annotations.get("id", ""), statement.line, body, *_demands_and_limits(body))
         except ValueError as error:

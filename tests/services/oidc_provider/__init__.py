@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from html import unescape
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urljoin, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urljoin, urlsplit
 
 import aiohttp
 from joserfc.jwk import ECKey, RSAKey
@@ -86,13 +86,22 @@ class RealBrowser:
         self.session = session
         self.last: str = ""
         """The body of the last page."""
+        self.asked: dict[str, str] = {}
+        """What the provider was last asked for."""
 
     async def visit(
-        self, url: str, *, account: str = "alice", mfa: bool = False, until: str | None = None
+        self,
+        url: str,
+        *,
+        account: str = "alice",
+        mfa: bool = False,
+        until: str | None = None,
+        proof: Mapping[str, str] | None = None,
     ) -> tuple[int, str]:
         """Go on until a page that is not the provider's form; its status and URL.
 
-        With ``until`` the redirect to a URL that begins so is not followed.
+        With ``until`` the redirect to a URL that begins so is not followed. ``proof`` are further fields of the form:
+        the ``acr`` and ``amr`` that the provider is to say of this login, or its ``error``.
         """
         method, data = "GET", None
         for _ in range(20):
@@ -101,10 +110,14 @@ class RealBrowser:
                 status, where = response.status, response.headers.get("Location")
             if where is not None:
                 method, data, url = "GET", None, urljoin(url, where)
+                if urlsplit(url).path == "/auth":
+                    self.asked = dict(parse_qsl(urlsplit(url).query))
                 if until is not None and url.startswith(until):
                     return status, url
             elif urlsplit(url).path.startswith("/interaction/") and method == "GET":
-                method, data = "POST", {"account": account} | ({"mfa": "yes"} if mfa else {})
+                method, data = "POST", {"account": account} | ({"mfa": "yes"} if mfa else {}) | dict(proof or {})
+                if "error" in data:
+                    del data["account"]
             else:
                 return status, url
         raise AssertionError(f"too many redirects: {url}")
@@ -164,8 +177,10 @@ CI = {
 
 
 @asynccontextmanager
-async def running_provider(clients: Sequence[dict[str, Any]]) -> AsyncIterator[RealProvider]:
-    """The provider, until the block is left.
+async def running_provider(
+    clients: Sequence[dict[str, Any]], *, takes_claims: bool = False
+) -> AsyncIterator[RealProvider]:
+    """The provider, until the block is left. Whether it ``takes_claims`` decides in which way it is asked for an acr.
 
     Raises:
         MissingTool: it was not fetched; ``make tools`` does.
@@ -178,6 +193,7 @@ async def running_provider(clients: Sequence[dict[str, Any]]) -> AsyncIterator[R
         "clients": [*clients, CI],
         "accounts": ACCOUNTS,
         "jwks": _keys(),
+        "takes_claims": takes_claims,
     }
     provider = RealProvider(setup["issuer"], await _start(setup), setup)
     try:

@@ -28,7 +28,7 @@ const configuration = {
   },
   scopes: ['openid', 'offline_access', 'email', 'profile', 'groups'],
   conformIdTokenClaims: false, // as most providers do it: the claims of the scopes are in the ID token
-  acrValues: ['urn:example:mfa', 'urn:example:pwd'],
+  acrValues: ['urn:example:mfa', 'urn:example:pwd', 'urn:example:phr'],
   enabledJWA: { idTokenSigningAlgValues: ['RS256', 'ES256'] },
   clientDefaults: { id_token_signed_response_alg: 'ES256', require_auth_time: true },
   features: {
@@ -38,6 +38,7 @@ const configuration = {
     revocation: { enabled: true },
     backchannelLogout: { enabled: true },
     rpInitiatedLogout: { enabled: true },
+    claimsParameter: { enabled: setup.takes_claims },
     resourceIndicators: {
       enabled: true,
       // No default: a person's login asks for no resource, and its access token is opaque.
@@ -71,7 +72,7 @@ async function body(request) {
   return new URLSearchParams(Buffer.concat(chunks).toString());
 }
 
-// The login form: whoever is named is logged in, with a second factor if the form says so.
+// The login form: whoever is named is logged in, as the form says: with a second factor, or by any acr and amr.
 provider.use(async (ctx, next) => {
   if (!ctx.path.startsWith('/interaction/')) return next();
   const { prompt, params } = await provider.interactionDetails(ctx.req, ctx.res);
@@ -89,10 +90,12 @@ provider.use(async (ctx, next) => {
     result = {
       login: {
         accountId: form.get('account'),
-        amr: mfa ? ['pwd', 'otp', 'mfa'] : ['pwd'],
-        acr: mfa ? 'urn:example:mfa' : 'urn:example:pwd',
+        amr: form.get('amr')?.split(',') ?? (mfa ? ['pwd', 'otp', 'mfa'] : ['pwd']),
+        acr: form.get('acr') ?? (mfa ? 'urn:example:mfa' : 'urn:example:pwd'),
       },
     };
+  } else if (form.get('error')) {
+    result = { error: form.get('error') };
   } else {
     result = { error: 'access_denied', error_description: `nobody answered ${prompt.name} of ${params.client_id}` };
   }
