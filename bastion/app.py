@@ -46,6 +46,7 @@ from bastion.access.replay import Replay
 from bastion.access.standing import Standing
 from bastion.access.supervision import Supervision
 from bastion.access.sweeping import Sweeping
+from bastion.access.throttle import Throttle
 from bastion.access.tokens import Tokens, TokenSigner
 from bastion.adapters.clock import SteadyClock, SystemClock
 from bastion.adapters.coordination import open_coordination
@@ -177,9 +178,12 @@ async def running(settings: Settings, *, clock: Clock, worker: int = 1) -> Async
         everywhere = parts("store", "coordination", "policies", "locator", "catalogue", "clock", "node")
         signer = _signer(settings, catalogue)
         admission = Admission(recordings=recordings, **everywhere)
-        certification = Certification(signer=signer, lifetime=settings.certificates.lifetime, **everywhere)
+        throttle = Throttle(limits=settings.throttle.limits(), **parts("store", "coordination", "clock", "node"))
+        certification = Certification(
+            signer=signer, throttle=throttle, lifetime=settings.certificates.lifetime, **everywhere
+        )
         supervision = Supervision(admission=admission, **parts("store", "coordination", "clock"))
-        doorstep = Doorstep(**parts("locator", "catalogue", "coordination", "store", "clock", "node"))
+        doorstep = Doorstep(throttle=throttle, **parts("locator", "catalogue", "store", "clock", "node"))
         gateway = SshGateway(
             admission=admission,
             certification=certification,
@@ -276,8 +280,12 @@ def _routes(
     standing = Standing(unused_after=unused_after, **parts("store", "policies", "catalogue", "clock"))
     linking = Linking(**parts("store", "coordination", "clock", "node"))
     prospects = Prospects(**parts("store", "coordination", "policies", "locator", "catalogue", "clock"))
-    confirmation = Confirmation(prospects=prospects, **parts("store", "coordination", "catalogue", "clock", "node"))
-    api_tokens = ApiTokens(**parts("store", "clock", "node"))
+    confirmation = Confirmation(
+        prospects=prospects,
+        throttle=doorstep.throttle,
+        **parts("store", "coordination", "catalogue", "clock", "node"),
+    )
+    api_tokens = ApiTokens(throttle=doorstep.throttle, **parts("store", "clock", "node"))
     waiting = DeviceLogins(doorstep=doorstep, **parts("store", "coordination", "catalogue", "clock", "node"))
     command_lines = CommandLineLogins(logins=waiting, doorstep=doorstep, tokens=tokens, **parts("coordination"))
     replay = Replay(recordings=recordings, **parts("store", "policies", "catalogue", "clock", "node"))

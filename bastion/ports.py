@@ -387,6 +387,14 @@ class Revocation:
     identity: IdentityId | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many there were, and how long it is until they are forgotten."""
+
+    number: int
+    left: timedelta
+
+
 class Coordination(Protocol):
     """What nodes tell each other. Nothing here is the truth: losing all of it denies, and never allows."""
 
@@ -431,8 +439,12 @@ class Coordination(Protocol):
         """The identity's live sessions on every node."""
         ...
 
-    async def count(self, key: str, window: timedelta) -> int:
-        """Count one more under ``key``; how many there were within the window that its first one opened."""
+    async def count(self, key: str, window: timedelta) -> Tally:
+        """Count one more under ``key``, within the window that its first one opened."""
+        ...
+
+    async def forgive(self, key: str) -> None:
+        """Count one less under ``key``, and never less than none; its window stays as it is."""
         ...
 
     async def revoke(self, revocation: Revocation) -> None:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from bastion.access.apitokens import ApiTokens
 from bastion.access.doorstep import Doorstep
 from bastion.access.replay import Replay, Viewer
+from bastion.access.throttle import Throttle
 from bastion.access.tokens import Audience, Tokens, TokenSigner
 from bastion.adapters.coordination.memory import MemoryCoordination
 from bastion.adapters.geo import MaxMindLocator
@@ -163,12 +164,15 @@ async def serving(archive: Archive) -> AsyncIterator[Archive]:
     """The same, with its console listening."""
     port = free_port()
     networks = {ip_network("127.0.0.0/29"): "DE", ip_network(f"{AMERICAN}/32"): "US"}
+    throttle = Throttle(
+        coordination=MemoryCoordination(clock=archive.clock), store=archive.store, clock=archive.clock, node=NODE
+    )
     doorstep = Doorstep(
         locator=MaxMindLocator(None, networks, clock=archive.clock), catalogue=catalogue(),
-        coordination=MemoryCoordination(clock=archive.clock), store=archive.store, clock=archive.clock, node=NODE,
+        throttle=throttle, store=archive.store, clock=archive.clock, node=NODE,
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
-    api_tokens = ApiTokens(store=archive.store, clock=archive.clock, node=NODE)
+    api_tokens = ApiTokens(throttle=throttle, store=archive.store, clock=archive.clock, node=NODE)
     app = build(
         routes=records.routes(replay=archive.replay, clock=archive.clock),
         callers=Callers(tokens=archive.tokens, api_tokens=api_tokens, doorstep=doorstep, public_url=url),

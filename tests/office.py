@@ -17,6 +17,7 @@ from bastion.access.endings import Endings
 from bastion.access.linking import Linking
 from bastion.access.prospects import Prospects
 from bastion.access.standing import Standing
+from bastion.access.throttle import DEFAULT, Throttle
 from bastion.access.wish import Wish
 from bastion.adapters.coordination.memory import MemoryCoordination
 from bastion.adapters.geo import MaxMindLocator
@@ -27,6 +28,7 @@ from bastion.core.ending import Cause
 from bastion.core.geofence import Fence, Place, parse_address
 from bastion.core.grant import Grant, Request
 from bastion.core.identity import Identity, IdentityId, IdentityKind
+from bastion.core.limits import Limits
 from bastion.core.policy import Action
 from bastion.core.target import Catalogue, Environment, Region, Scope, Target, catalogue_of
 from bastion.ports import ChatLink
@@ -119,6 +121,7 @@ class Office:
     standing: Standing
     choice: Choice
     linking: Linking
+    limits: Limits
 
     def under(self, policy: str) -> Approval:
         """The same office after the policies were changed."""
@@ -142,10 +145,18 @@ class Office:
             clock=self.clock,
         )
 
+    @property
+    def throttle(self) -> Throttle:
+        """What counts wrong attempts."""
+        return Throttle(
+            coordination=self.coordination, store=self.store, clock=self.clock, node=NODE, limits=self.limits
+        )
+
     def confirmation(self, policy: str = POLICY) -> Confirmation:
         """The page on which people answer for terminals."""
         return Confirmation(
             prospects=self.prospects(policy),
+            throttle=self.throttle,
             store=self.store,
             coordination=self.coordination,
             catalogue=catalogue(),
@@ -177,7 +188,7 @@ class Office:
 
 
 @asynccontextmanager
-async def open_office(folder: Path, clock: FakeClock) -> AsyncIterator[Office]:
+async def open_office(folder: Path, clock: FakeClock, *, limits: Limits = DEFAULT) -> AsyncIterator[Office]:
     """An office in which everybody has logged in once."""
     store = await open_store(f"sqlite:///{folder / 'office.sqlite'}")
     coordination = MemoryCoordination(clock=clock)
@@ -197,6 +208,7 @@ async def open_office(folder: Path, clock: FakeClock) -> AsyncIterator[Office]:
         standing=Standing(store=store, policies=policies, catalogue=catalogue(), clock=clock),
         choice=Choice(policies=policies, catalogue=catalogue(), clock=clock),
         linking=Linking(store=store, coordination=coordination, clock=clock, node=NODE),
+        limits=limits,
     )
     try:
         await office.know(*PEOPLE)

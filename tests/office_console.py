@@ -66,14 +66,14 @@ async def open_console(
     doorstep = Doorstep(
         locator=MaxMindLocator(None, networks, clock=office.clock),
         catalogue=catalogue(),
-        coordination=office.coordination,
+        throttle=office.throttle,
         store=office.store,
         clock=office.clock,
         node=NODE,
     )
     signer = TokenSigner(key=Ed25519PrivateKey.generate(), issuer=url, clock=office.clock)
     tokens = Tokens(signer=signer, store=office.store, coordination=office.coordination, clock=office.clock)
-    api_tokens = ApiTokens(store=office.store, clock=office.clock, node=NODE)
+    api_tokens = ApiTokens(throttle=office.throttle, store=office.store, clock=office.clock, node=NODE)
     app = build(
         routes=[
             *grants.routes(approval=office.approval, standing=office.standing, clock=office.clock),

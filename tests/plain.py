@@ -98,14 +98,14 @@ async def plain_logins(bastion: World) -> AsyncIterator[Plain]:
             doorstep=parts.doorstep, tokens=tokens, store=parts.store, coordination=parts.coordination
         )  # fmt: skip
         confirmation = Confirmation(
-            prospects=parts.prospects, store=parts.store, coordination=parts.coordination, catalogue=parts.catalogue,
-            clock=parts.clock, node="test-1",
+            prospects=parts.prospects, throttle=parts.doorstep.throttle, store=parts.store,
+            coordination=parts.coordination, catalogue=parts.catalogue, clock=parts.clock, node="test-1",
         )  # fmt: skip
         routes = [
             *login.routes(login=logins, handover=handover),
             *device.routes(confirmation=confirmation, issuers=logins.issuers),
         ]
-        api_tokens = ApiTokens(store=parts.store, clock=parts.clock, node="test-1")
+        api_tokens = ApiTokens(throttle=parts.doorstep.throttle, store=parts.store, clock=parts.clock, node="test-1")
         callers = Callers(tokens=tokens, api_tokens=api_tokens, doorstep=parts.doorstep, public_url=url)
         app = build(routes=routes, callers=callers)
         runner = await serve(app, "127.0.0.1", urlsplit(url).port or 0, None)

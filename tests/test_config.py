@@ -453,6 +453,12 @@ MISTAKES = {
         "workers: 4",
         "workers: needs coordination.url to be a Redis server: memory is that of one process",
     ),
+    "a throttle that keeps out whoever mistypes": (
+        "#   failures: 30 ",
+        "#   failures: 30 \nthrottle: {failures: 1}",
+        "throttle: {failures: 1}",
+        "throttle.failures: must be a number from 5 to 10000",
+    ),
     "too many workers": (
         "# workers: 4 ",
         "workers: 400 ",
@@ -820,5 +826,5 @@ def test_settings_are_what_the_module_says_they_are() -> None:
     assert set(Settings.model_fields) == {
         "node", "public_url", "listen", "tls", "proxy_protocol", "data", "store", "coordination", "issuers", "geo",
         "regions", "environments", "targets", "policy", "policy_tests", "certificates", "chat", "workloads", "signals",
-        "qr_codes", "notices", "recordings", "drain", "workers", "ssh_channels",
+        "qr_codes", "notices", "recordings", "drain", "workers", "ssh_channels", "throttle",
     }  # fmt: skip

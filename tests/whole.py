@@ -56,7 +56,7 @@ workloads:
 signals:
   - {{issuer: {transmitter}, audience: "{audience}", token: {{file: signals-token}}, about: [{issuer}]}}
 geo:
-  networks: {{127.0.0.1/32: DE, 127.0.0.66/32: BR}}
+  networks: {{127.0.0.0/26: DE, 127.0.0.66/32: BR}}
 regions:
   eu: {{fence: {{countries: [DE]}}}}
 environments:
@@ -65,7 +65,7 @@ targets:
   - {{name: web-1, environment: staging, region: eu, host: 127.0.0.1, port: {port}, logins: [deploy],
      host_keys: ["{host_key}"]}}
 policy: policy.cedar
-"""
+{more}"""
 
 POLICY = """
 @id("connect-with-grant")
@@ -180,9 +180,9 @@ class Whole:
 
 @asynccontextmanager
 async def whole(
-    folder: Path, *, policy: str = POLICY, coordination: str = "memory", takes_claims: bool = False
+    folder: Path, *, policy: str = POLICY, coordination: str = "memory", takes_claims: bool = False, more: str = ""
 ) -> AsyncIterator[Whole]:
-    """Start everything on free loopback ports; everything is ended with the block."""
+    """Start everything on free loopback ports; everything is ended with the block. ``more`` are further settings."""
     clock, port = SkewedClock(), free_port()
     url = f"http://127.0.0.1:{port}"
     async with AsyncExitStack() as stack:
@@ -191,7 +191,7 @@ async def whole(
         )
         transmitter = await stack.enter_async_context(TestTransmitter.running(AUDIENCE, clock))
         (folder / "policy.cedar").write_text(policy)
-        config = _write_config(folder, port, coordination, provider, transmitter, stack)
+        config = _write_config(folder, port, coordination, more, provider, transmitter, stack)
         node = await stack.enter_async_context(running(load(config), clock=clock))
         watching = asyncio.create_task(watch(node))
         store = await open_store(f"sqlite:///{folder}/data/bastion.db")
@@ -210,6 +210,7 @@ def _write_config(
     folder: Path,
     port: int,
     coordination: str,
+    more: str,
     provider: RealProvider,
     transmitter: TestTransmitter,
     stack: AsyncExitStack,
@@ -227,6 +228,7 @@ def _write_config(
         CONFIG.format(
             http=port,
             coordination=coordination,
+            more=more,
             ssh=free_port(),
             issuer=provider.issuer,
             audience=AUDIENCE,

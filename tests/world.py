@@ -29,6 +29,7 @@ from bastion.access.ids import new_id
 from bastion.access.offering import Offering
 from bastion.access.prospects import Prospects
 from bastion.access.supervision import Supervision
+from bastion.access.throttle import Throttle
 from bastion.adapters.coordination.memory import MemoryCoordination
 from bastion.adapters.geo import MaxMindLocator
 from bastion.adapters.policy import CedarPolicies, CurrentPolicies
@@ -40,6 +41,7 @@ from bastion.core.certificate import target_principal
 from bastion.core.geofence import Address, Fence, Place, parse_address
 from bastion.core.grant import Grant, Request
 from bastion.core.identity import Identity, IdentityId, IdentityKind
+from bastion.core.limits import Limits
 from bastion.core.policy import SSH_ACTIONS, Action, Demands
 from bastion.core.session import Session
 from bastion.core.target import Catalogue, Environment, Region, Scope, Target, catalogue_of
@@ -55,6 +57,9 @@ STAGING, PRODUCTION = Scope("staging", "eu"), Scope("production", "eu")
 WEB_STAGING, WEB_PRODUCTION = "web-1.staging.eu", "web-1.production.eu"
 OUTSIDE = "127.0.0.66"
 """A loopback address that the networks put outside the fence."""
+
+PATIENT = Limits(failures=10_000, strangers=10_000)
+"""Tests of attacks share a bastion, and are wrong very often."""
 
 POLICY = """
 @id("connect-with-grant")
@@ -303,9 +308,10 @@ async def world(
             store=store, coordination=coordination, policies=policies, locator=locator, recordings=recordings,
             catalogue=catalogue, clock=clock, node="test-1",
         )  # fmt: skip
+        throttle = Throttle(coordination=coordination, store=store, clock=clock, node="test-1", limits=PATIENT)
         certification = Certification(
-            store=store, coordination=coordination, policies=policies, locator=locator, signer=signer,
-            catalogue=catalogue, clock=clock, node="test-1", lifetime=timedelta(minutes=10),
+            throttle=throttle, store=store, coordination=coordination, policies=policies, locator=locator,
+            signer=signer, catalogue=catalogue, clock=clock, node="test-1", lifetime=timedelta(minutes=10),
         )  # fmt: skip
         prospects = Prospects(
             store=store, coordination=coordination, policies=policies, locator=locator, catalogue=catalogue, clock=clock
@@ -313,7 +319,7 @@ async def world(
         supervision = Supervision(store=store, coordination=coordination, admission=admission, clock=clock)
         host_key = asyncssh.generate_private_key("ssh-ed25519")
         doorstep = Doorstep(
-            locator=locator, catalogue=catalogue, coordination=coordination, store=store, clock=clock, node="test-1"
+            throttle=throttle, locator=locator, catalogue=catalogue, store=store, clock=clock, node="test-1"
         )
         logins = DeviceLogins(
             doorstep=doorstep, store=store, coordination=coordination, catalogue=catalogue, clock=clock, node="test-1"

@@ -17,6 +17,7 @@ from datetime import timedelta
 from ipaddress import ip_network
 
 from bastion.access.ids import new_id
+from bastion.access.throttle import Throttle
 from bastion.core.apitoken import ApiToken, Use, check_lifetime, check_name
 from bastion.core.audit import Event, Kind
 from bastion.core.errors import NotFound, Refused, Unauthenticated
@@ -59,7 +60,8 @@ class WishedToken:
 class ApiTokens:
     """The tokens of everybody."""
 
-    def __init__(self, *, store: Store, clock: Clock, node: str) -> None:
+    def __init__(self, *, throttle: Throttle, store: Store, clock: Clock, node: str) -> None:
+        self._throttle = throttle
         self._store = store
         self._clock = clock
         self._node = node
@@ -127,8 +129,16 @@ class ApiTokens:
         Raises:
             Unauthenticated: it is none, or over; or its owner was logged out since.
             Refused: it is not for this, or not for there. An event says so.
+            TooOften: in place of either, when too many were refused from there.
         """
-        token = await self._known(unverified_text)
+        async with self._throttle.watching(place):
+            token = await self._known(unverified_text)
+        async with self._throttle.watching(place, token.owner):
+            return await self._judge(token, needed, place, what)
+
+    async def _judge(
+        self, token: ApiToken, needed: Collection[Use], place: Place, what: str
+    ) -> tuple[Identity, ApiToken]:
         owner = await self._store.identity(token.owner)
         ended_at = await self._store.ended_at(token.owner)
         if not token.is_live(self._clock.now()) or (ended_at is not None and token.made_at <= ended_at):

@@ -11,6 +11,7 @@ from typing import assert_never
 from bastion.access.admission import NEAR_MISSES, geo_details
 from bastion.access.patience import Patience, Wanted
 from bastion.access.prospects import Prospects, step_up
+from bastion.access.throttle import Throttle
 from bastion.core.audit import Event, Kind
 from bastion.core.certificate import (
     Accepted,
@@ -61,6 +62,7 @@ class Certification:
     def __init__(
         self,
         *,
+        throttle: Throttle,
         store: Store,
         coordination: Coordination,
         policies: Policies,
@@ -71,6 +73,7 @@ class Certification:
         node: str,
         lifetime: timedelta,
     ) -> None:
+        self._throttle = throttle
         self._store = store
         self._coordination = coordination
         self._policies = policies
@@ -234,9 +237,19 @@ class Certification:
             if isinstance(verdict, Rejected) and now >= certificate.valid_before:
                 verdict = await self._grant_has_ended(certificate, now) or verdict
         result = verdict if isinstance(verdict, Rejected) else await self._against_the_record(verdict, now)
-        if isinstance(result, Rejected):
-            await self._write_rejection(certificate, scope, place, now, result)
+        if not isinstance(result, Rejected):
+            return result
+        if (too_often := await self._throttle.failed(place, await self._holder(certificate))) is not None:
+            return Rejected(too_often.public)
+        await self._write_rejection(certificate, scope, place, now, result)
         return result
+
+    async def _holder(self, certificate: Certificate) -> IdentityId | None:
+        """For whom a certificate was made, where the record has its number."""
+        try:
+            return (await self._store.certificate(certificate.serial)).identity
+        except NotFound:
+            return None
 
     async def _grant_has_ended(self, certificate: Certificate, now: datetime) -> Rejected | None:
         """The better reason for a certificate that has ended: that its grant has, so that a new one would not help."""

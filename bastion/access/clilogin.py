@@ -91,18 +91,20 @@ class CommandLineLogins:
         """The token, once, for the command line that holds the device code and is where it was.
 
         Raises:
-            Refused: outside every fence.
+            Refused: outside every fence, or too many codes from there were none.
             Unavailable: a part did not answer; if somebody had said yes, it has to be done again.
         """
         place = self._doorstep.locate(address)
         pending = await self._known(unverified_code)
         if pending is None:
-            await self._doorstep.admit(address)  # counted: this is what guessing looks like
+            if (too_often := await self._doorstep.throttle.failed(place)) is not None:
+                raise too_often
             return NotYet(Reason.OVER, "This login was used already, or is over. Start again: bastion login --device")
         if pending.knock.address != address:
             sentence = "This login was begun from another address. Start again from where you are."
             await self._forget(unverified_code, pending)
-            await self._doorstep.record_failure(place, sentence, f"begun from {pending.knock.address}")
+            refusal = Refused(sentence, detail=f"begun from {pending.knock.address}")
+            await self._doorstep.record_failure(place, refusal)
             return NotYet(Reason.DENIED, sentence)
         if not await self._coordination.put_once(f"device-asked:{digest(unverified_code)}", b"", INTERVAL - GRACE):
             return NotYet(Reason.TOO_FAST, "Ask less often.")

@@ -10,10 +10,10 @@ import hmac
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from bastion.access.devicelogin import WINDOW, Answer, Knock, Pending, answer_key, login_key, read_code
-from bastion.access.doorstep import counted
+from bastion.access.devicelogin import Answer, Knock, Pending, answer_key, login_key, read_code
 from bastion.access.login import is_remedied
 from bastion.access.prospects import Prospect, Prospects
+from bastion.access.throttle import Throttle
 from bastion.core.audit import Event, Kind
 from bastion.core.errors import Conflict, NotFound, Refused, Unavailable
 from bastion.core.geofence import Place, is_inside
@@ -21,10 +21,6 @@ from bastion.core.identity import Identity
 from bastion.core.remedy import StepUpNeeded
 from bastion.core.target import Catalogue
 from bastion.ports import Clock, Coordination, Store
-
-MAX_LOOKUPS = 120
-"""Codes that one person, or one address, looks up within `WINDOW`; a login takes two. Of 20^8 codes a guesser hits one
-of a thousand waiting ones with a chance of 1 in 200,000."""
 
 ANSWER_LIFETIME = timedelta(minutes=1)
 """An answer that no connection fetches is for one that has left."""
@@ -53,6 +49,7 @@ class Confirmation:
         self,
         *,
         prospects: Prospects,
+        throttle: Throttle,
         store: Store,
         coordination: Coordination,
         catalogue: Catalogue,
@@ -60,6 +57,7 @@ class Confirmation:
         node: str,
     ) -> None:
         self._prospects = prospects
+        self._throttle = throttle
         self._store = store
         self._coordination = coordination
         self._catalogue = catalogue
@@ -71,14 +69,19 @@ class Confirmation:
 
         Raises:
             NotFound: no login waits with this code.
-            Refused: too many codes were looked up, or ``place`` is outside the fence of the target's region.
+            Refused: ``place`` is outside the fence of the target's region.
+            TooOften: too many codes that they looked up from there were none.
             Unavailable: the audit log or the coordination did not answer.
         """
-        await self._count(identity, place)
+        # Before it is looked up, since a code can be guessed: thirty tries in ten minutes hit one of a thousand that
+        # wait, of 20^8, once in sixteen years.
+        if (too_often := await self._throttle.failed(place, identity.id)) is not None:
+            raise too_often
         code = read_code(unverified_code)
         value = await self._coordination.peek(login_key(code)) if code else None
         if value is None:
             raise NotFound("No login waits with this code: it was answered, is over, or is misspelt. Connect again.")
+        await self._throttle.forgive(place, identity.id)
         pending = Pending.from_bytes(value)
         await self._check_fence(pending.knock, identity, place)
         prospect = await self._prospect(pending, identity)
@@ -133,27 +136,6 @@ class Confirmation:
         if knock.remedy is None or is_remedied(knock.remedy, identity, pending.since):
             return Prospect(opens=True)
         return Prospect(opens=False, step_up=StepUpNeeded("It asked for another login than this.", knock.remedy))
-
-    async def _count(self, identity: Identity, place: Place) -> None:
-        for whom in (str(identity.id), counted(place.address)):
-            looks = await self._coordination.count(f"device-lookups:{whom}", WINDOW)
-            if looks > MAX_LOOKUPS:
-                reason = "Too many codes were tried. Wait ten minutes, then try again."
-                if looks == MAX_LOOKUPS + 1:  # once a window: a flood must not fill the audit log
-                    await self._append(
-                        Event(
-                            kind=Kind.LOGIN_FAILED,
-                            at=self._clock.now(),
-                            node=self._node,
-                            identity=identity.id,
-                            display=identity.display,
-                            address=str(place.address),
-                            country=place.country,
-                            reasons=(reason,),
-                            details={"for": "ssh"},
-                        )
-                    )
-                raise Refused(reason)
 
     async def _check_fence(self, knock: Knock, identity: Identity, place: Place) -> None:
         if knock.scope is None or is_inside(self._catalogue.regions[knock.scope.region].fence, place):

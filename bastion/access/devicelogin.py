@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
-from bastion.access.doorstep import Doorstep, counted
+from bastion.access.doorstep import Doorstep
 from bastion.access.pkce import new_secret
 from bastion.core.audit import Event, Kind
 from bastion.core.errors import NotFound, Refused, Unavailable
@@ -31,12 +31,7 @@ ALPHABET = "BCDFGHJKLMNPQRSTVWXZ"
 """No vowels, so no words, and nothing that looks like a digit (RFC 8628, section 6.1)."""
 
 CODE_LENGTH = 8
-"""Letters: 34 random bits, and a guesser gets `bastion.access.confirmation.MAX_LOOKUPS` tries in ten minutes."""
-
-MAX_BEGUN = 60
-"""Logins that one address begins within `WINDOW`: an office behind one address, and not a flood."""
-
-WINDOW = timedelta(minutes=10)
+"""Letters: 34 random bits, and a guesser gets few tries (`bastion.access.throttle`)."""
 
 MAX_WAITING = 1000
 """Logins that one node waits for; beyond it others are asked to come back, and certificates are not slowed."""
@@ -220,14 +215,14 @@ class DeviceLogins:
         named = destination.target
         knock = Knock(address, place.country, printable(client), named, scope, destination.login, key)
         await self._check_fence(knock, place)
-        await self._check_number(knock)
+        await self._check_number(knock, place)
         return await self._keep(knock)
 
     async def begin_command_line(self, address: Address, *, client: str, remedy: Remedy | None = None) -> Pending:
         """A code for a command line that nobody waits for here: it asks with `ask`. Raises as `begin` does."""
         place = await self._doorstep.admit(address)
         knock = Knock(address, place.country, printable(client), "", None, "", None, remedy)
-        await self._check_number(knock)
+        await self._check_number(knock, place)
         pending = await self._keep(knock)
         self._waiting.discard(pending.connection)
         return pending
@@ -278,6 +273,7 @@ class DeviceLogins:
         identity = (await self._store.identity(answer.identity)).proven_by(answer.strength)
         event = knock.event(Kind.LOGIN_SUCCEEDED, now, self._node, browser=answer.browser)
         await self._write(replace(event, identity=identity.id, display=identity.display))
+        await self._doorstep.throttle.finished(knock.address, knock.kind)
         return identity
 
     async def withdraw(self, pending: Pending) -> None:
@@ -300,13 +296,8 @@ class DeviceLogins:
         await self._write(knock.event(Kind.LOGIN_FAILED, self._clock.now(), self._node, reasons=(reason,)))
         raise Refused(reason)
 
-    async def _check_number(self, knock: Knock) -> None:
-        begun = await self._coordination.count(f"device-begun:{counted(knock.address)}", WINDOW)
-        if begun > MAX_BEGUN:
-            reason = "Too many logins were begun from your address. Wait ten minutes, then try again."
-            if begun == MAX_BEGUN + 1:  # once a window: a flood must not fill the audit log
-                await self._write(knock.event(Kind.LOGIN_FAILED, self._clock.now(), self._node, reasons=(reason,)))
-            raise Refused(reason)
+    async def _check_number(self, knock: Knock, place: Place) -> None:
+        await self._doorstep.throttle.begun(place, knock.kind)
         if len(self._waiting) >= self._max_waiting:
             raise Unavailable("Too many logins wait for their browsers. Try again in a few minutes.")
 

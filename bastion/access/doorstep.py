@@ -1,20 +1,13 @@
-"""What is asked before anybody may even begin to say who they are: where from, and how often (law 2)."""
+"""What is asked before anybody may even begin to say who they are: where from (law 2), and how often."""
 
 from __future__ import annotations
 
-import ipaddress
-from datetime import timedelta
-
+from bastion.access.throttle import Throttle
 from bastion.core.audit import Event, Kind
-from bastion.core.errors import Refused
+from bastion.core.errors import BastionError, Refused
 from bastion.core.geofence import Address, Place, is_inside
 from bastion.core.target import Catalogue
-from bastion.ports import Clock, Coordination, Locator, Store
-
-WINDOW = timedelta(minutes=10)
-
-MAX_TRIES = 120
-"""Steps of logins from one address in `WINDOW`: an office behind one address logs in, a guesser does not get far."""
+from bastion.ports import Clock, Locator, Store
 
 
 class Doorstep:
@@ -25,14 +18,14 @@ class Doorstep:
         *,
         locator: Locator,
         catalogue: Catalogue,
-        coordination: Coordination,
+        throttle: Throttle,
         store: Store,
         clock: Clock,
         node: str,
     ) -> None:
         self._locator = locator
         self._catalogue = catalogue
-        self._coordination = coordination
+        self.throttle = throttle
         self._store = store
         self._clock = clock
         self._node = node
@@ -56,27 +49,33 @@ class Doorstep:
         """One step of a login from ``address``.
 
         Raises:
-            Refused: it is outside every fence, or tries too often; the audit log says so, and nothing else was done.
+            Refused: it is outside every fence; the audit log says so, and nothing else was done.
             Unavailable: the audit log or the coordination did not answer.
         """
-        tries = await self._coordination.count(f"login-tries:{counted(address)}", WINDOW)
-        if tries > MAX_TRIES:
-            refusal = Refused("Too many logins from your address. Wait ten minutes, then try again.")
-            if tries == MAX_TRIES + 1:  # once a window: a flood must not fill the audit log
-                await self.record_failure(self._locator.locate(address), refusal.public)
-            raise refusal
         try:
             return self.locate(address)
         except Refused as error:
-            await self.record_failure(self._locator.locate(address), error.public)
+            await self.record_failure(self._locator.locate(address), error)
             raise
 
-    async def record_failure(self, place: Place, reason: str, detail: str = "") -> None:
-        """Write that a login from ``place`` failed.
+    async def admit_beginner(self, address: Address, kind: str) -> Place:
+        """The first step of a login of ``kind``. Raises as `admit`, and `TooOften`."""
+        place = await self.admit(address)
+        await self.throttle.begun(place, kind)
+        return place
+
+    async def record_failure(self, place: Place, error: BastionError) -> None:
+        """Count that a login from ``place`` failed, and write it, unless there were too many already.
 
         Raises:
-            Unavailable: it could not be written.
+            TooOften: there were; say so in place of a refusal.
+            Unavailable: it could not be counted or written.
         """
+        if (too_often := await self.throttle.failed(place)) is not None:
+            if isinstance(error, Refused):
+                raise too_often from error
+            return
+        reason, detail = error.public, str(error)
         event = Event(
             kind=Kind.LOGIN_FAILED,
             at=self._clock.now(),
@@ -84,14 +83,7 @@ class Doorstep:
             address=str(place.address),
             country=place.country,
             reasons=(reason,),
-            details={"detail": detail[:500]} if detail else {},
+            details={"detail": detail[:500]} if detail != reason else {},
         )
         async with self._store.transaction() as transaction:
             await transaction.append(event)
-
-
-def counted(address: Address) -> str:
-    """What counts as one address: of IPv6 the /64, which one machine has all of (RFC 4291, section 2.5.4)."""
-    if address.version == 4:
-        return str(address)
-    return str(ipaddress.ip_network(f"{address}/64", strict=False))

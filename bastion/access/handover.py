@@ -77,9 +77,11 @@ class Handover:
         place = await self._doorstep.admit(address)
         offer = await self._take("login-offer", ticket)
         if offer is None or binding is None or not hmac.compare_digest(offer.binding, digest(binding)):
-            reason = "This question was answered already, or is not this browser's. Start again: bastion login"
-            await self._doorstep.record_failure(place, reason)
-            raise Refused(reason)
+            refusal = Refused(
+                "This question was answered already, or is not this browser's. Start again: bastion login"
+            )
+            await self._doorstep.record_failure(place, refusal)
+            raise refusal
         code = new_secret()
         await self._keep(f"login-code:{code}", offer, CODE_LIFETIME)
         query = urlencode({"code": code, "state": offer.command_line.state})
@@ -94,9 +96,11 @@ class Handover:
         place = await self._doorstep.admit(address)
         offer = await self._take("login-code", code)
         if offer is None or not matches(offer.command_line.challenge, verifier):
-            reason = "This login code was used already, is too old, or is not yours. Start again: bastion login"
-            await self._doorstep.record_failure(place, reason)
-            raise Refused(reason)
+            refusal = Refused(
+                "This login code was used already, is too old, or is not yours. Start again: bastion login"
+            )
+            await self._doorstep.record_failure(place, refusal)
+            raise refusal
         identity = (await self._store.identity(offer.identity)).proven_by(offer.strength)
         return await self._tokens.issue(identity, Audience.API), identity
 

@@ -107,8 +107,8 @@ class Linking:
             Refused: the account has asked for too many.
         """
         asked = await self._coordination.count(f"link-offers:{_name(account)}", LIFETIME)
-        if asked > MAX_OFFERS:
-            raise Refused("Too many links were asked for. Use the last one, or wait ten minutes.")
+        if asked.number > MAX_OFFERS:
+            raise Refused(f"Too many links were asked for. Use the last one, or wait {spell(asked.left)}.")
         return await self._keep("link-code", asdict(account))
 
     async def open(self, code: str, identity: Identity) -> Question:

@@ -33,6 +33,9 @@ CLOCKS_APART = timedelta(seconds=60)
 UNMET = "unmet_authentication_requirements"
 """An issuer's error: nobody there can be logged in as was asked (OpenID Connect Core Error Code 1.0, section 2)."""
 
+BEGUN = "browser"
+"""What such logins are counted as."""
+
 MAX_CODE = 4096
 """Characters of an issuer's code; some put everything they know into it."""
 
@@ -200,11 +203,12 @@ class Login:
         With a ``remedy`` the login has to be made anew, and as that has it; `finish` takes no other.
 
         Raises:
-            Refused: the address may not log in; nothing was sent to the issuer, and the audit log says so.
+            Refused: the address may not log in, or has begun too many; nothing was sent to the issuer, and the audit
+                log says so.
             NotFound: there is no issuer of that number.
             Unavailable: the issuer, the audit log or the coordination did not answer.
         """
-        place = await self._doorstep.admit(address)
+        place = await self._doorstep.admit_beginner(address, BEGUN)
         if not 0 <= issuer < len(self._issuers):
             raise NotFound("There is no such identity provider here.")
         kept = (issuer, new_secret(), new_secret(), digest(binding), str(address), destination)
@@ -220,7 +224,7 @@ class Login:
                 None if remedy is None else _step_up(remedy, asked.mapping),
             )
         except Unavailable as error:
-            await self._doorstep.record_failure(place, error.public, str(error))
+            await self._doorstep.record_failure(place, error)
             raise
         if not await self._coordination.put_once(_key(state), begun.to_bytes(), STATE_LIFETIME):
             raise Unavailable("The login could not be started. Try again.", detail="state is taken")
@@ -241,9 +245,10 @@ class Login:
             begun = await self._resume(place, issuer, binding, answer)
             identity, proof = await self._prove(begun, answer)
         except BastionError as error:
-            await self._doorstep.record_failure(place, error.public, str(error))
+            await self._doorstep.record_failure(place, error)
             raise
         await self._record(identity, proof, place, begun.destination)
+        await self._doorstep.throttle.finished(address, BEGUN)
         return LoggedIn(identity, place, begun.destination)
 
     async def _resume(self, place: Place, issuer: int, binding: str | None, answer: Answer) -> _Begun:

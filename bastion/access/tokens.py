@@ -138,7 +138,7 @@ class TokenSigner:
         if claims.expires_at - issued_at > LIFETIME or issued_at > now + timedelta(seconds=1):
             raise _not_ours(f"from {issued_at} until {claims.expires_at}")
         if now >= claims.expires_at:
-            raise Unauthenticated("Your login is over. Log in again: bastion login", detail=f"at {claims.expires_at}")
+            raise _over("Your login is over. Log in again: bastion login", claims, f"at {claims.expires_at}")
         return claims
 
 
@@ -171,22 +171,26 @@ class Tokens:
         """
         claims = self._signer.verify(unverified_token, audience)
         if not await self._coordination.holds(_key(claims)):
-            raise Unauthenticated("You are logged out. Log in again: bastion login", detail=claims.jti)
+            raise _over("You are logged out. Log in again: bastion login", claims, claims.jti)
         try:
             known = await self._store.identity(claims.identity)
         except NotFound:
-            raise Unauthenticated("You are not known here any more. Log in again: bastion login") from None
+            raise _over("You are not known here any more. Log in again: bastion login", claims) from None
         ended_at = await self._store.ended_at(claims.identity)
         if ended_at is not None and claims.issued_at <= ended_at:
-            raise Unauthenticated("You are logged out. Log in again: bastion login", detail=f"since {ended_at}")
+            raise _over("You are logged out. Log in again: bastion login", claims, f"since {ended_at}")
         # Stale groups are how somebody keeps what was taken from them; the newest login decides, both ways.
         if known.groups != claims.groups:
-            raise Unauthenticated("Your groups have changed since you logged in. Log in again: bastion login")
+            raise _over("Your groups have changed since you logged in. Log in again: bastion login", claims)
         return known.proven_by(claims.strength), claims
 
     async def end(self, claims: TokenClaims) -> None:
         """Log out: the token is refused from now on, on every node. Idempotent."""
         await self._coordination.take(_key(claims))
+
+
+def _over(sentence: str, claims: TokenClaims, detail: str = "") -> Unauthenticated:
+    return Unauthenticated(sentence, detail=detail, claimed=claims.identity)
 
 
 def _key(claims: TokenClaims) -> str:

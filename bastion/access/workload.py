@@ -103,7 +103,7 @@ class Workloads:
             identity = self._identity(claims)
             await self._check_kind(identity.id)
         except BastionError as error:
-            await self._doorstep.record_failure(place, error.public, str(error))
+            await self._doorstep.record_failure(place, error)
             raise
         await self._record(identity, place)
         until = datetime.fromtimestamp(claims.claims["exp"], tz=UTC)

@@ -72,8 +72,8 @@ class Guard:
     async def _write(self, place: Place | None, reason: str, account: Account | None) -> None:
         address = str(place.address) if place is not None else None
         source = address or "socket"
-        counted = await self._coordination.count(f"{self.platform}-refusals:{source}", timedelta(minutes=1))
-        if counted > MAX_REFUSALS:
+        refusals = await self._coordination.count(f"{self.platform}-refusals:{source}", timedelta(minutes=1))
+        if refusals.number > MAX_REFUSALS:
             return
         details = {"platform": self.platform}
         if account is not None:

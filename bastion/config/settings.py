@@ -34,6 +34,7 @@ from bastion.config.values import HostPort
 from bastion.core.algorithms import LEGACY
 from bastion.core.geofence import Fence, Network
 from bastion.core.identity import ClaimMapping
+from bastion.core.limits import Limits
 from bastion.core.opening import Opening
 from bastion.core.session import CHANNELS
 from bastion.core.target import (
@@ -56,6 +57,9 @@ MIN_LIFETIME, MAX_LIFETIME = timedelta(minutes=1), timedelta(hours=1)
 
 MIN_UNUSED, MAX_UNUSED = timedelta(hours=1), timedelta(days=30)
 MIN_LOGIN_WITHIN, MAX_LOGIN_WITHIN = timedelta(minutes=15), timedelta(days=30)
+
+MIN_WINDOW, MAX_WINDOW = timedelta(minutes=1), timedelta(hours=1)
+"""In which failures are counted: below it nobody is slowed, beyond it whoever mistyped waits too long."""
 
 MIN_CHECK, MAX_CHECK = timedelta(seconds=30), timedelta(minutes=30)
 """Between questions whether an issuer stands by a login: it bears so many, and an hour without an answer is the end."""
@@ -127,6 +131,12 @@ Guid = Annotated[str, *_setting(values.matching(values.GUID, "an id such as 0000
 Workspace = Annotated[str, *_setting(values.workspace, pattern=values.WORKSPACE.pattern)]
 Lifetime = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_LIFETIME, MAX_LIFETIME))]
 Age = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_AGE, MAX_AGE))]
+Window = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_WINDOW, MAX_WINDOW))]
+Borne = Annotated[
+    int,
+    PlainValidator(values.borne),
+    WithJsonSchema({"type": "integer", "minimum": values.MIN_BORNE, "maximum": values.MAX_BORNE}),
+]
 Check = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_CHECK, MAX_CHECK))]
 UnusedAfter = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_UNUSED, MAX_UNUSED))]
 LoginWithin = Annotated[timedelta, *_setting(lambda raw: values.duration(raw, MIN_LOGIN_WITHIN, MAX_LOGIN_WITHIN))]
@@ -335,6 +345,20 @@ class CertificatesEntry(Section):
     lifetime: Lifetime = timedelta(minutes=10)
 
 
+class ThrottleEntry(Section):
+    window: Window = Limits.window
+    """Opened by the first that is counted; when it is over, all of it is forgotten."""
+    failures: Borne = Limits.failures
+    """Wrong proofs of one identity from one address, over all protocols and nodes."""
+    strangers: Borne = Limits.strangers
+    """Wrong proofs from one address (of IPv6 the /64) where nothing says whose they are."""
+    begun: Borne = Limits.begun
+    """Logins of one address that were begun and not finished, of each kind."""
+
+    def limits(self) -> Limits:
+        return Limits(window=self.window, failures=self.failures, strangers=self.strangers, begun=self.begun)
+
+
 class SlackEntry(Section):
     signing_secret: Reference | None = None
     """For requests over HTTP. Without one, Slack is heard through Socket Mode alone."""
@@ -472,6 +496,7 @@ class Settings(Section):
     policy: FilePath
     policy_tests: FilePath | None = None
     certificates: CertificatesEntry = CertificatesEntry()
+    throttle: ThrottleEntry = ThrottleEntry()
     recordings: RecordingsEntry = RecordingsEntry()
     chat: ChatEntry = ChatEntry()
     notices: NoticesEntry = NoticesEntry()

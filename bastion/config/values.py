@@ -46,6 +46,9 @@ OBEYED = ("LD_*", "DYLD_*", "GCONV_PATH", "BASH_*", "ENV", "IFS", "PATH", "PS4",
           "SSH_*", "GIT_*", "PYTHON*", "PERL*", "RUBY*", "NODE_*", "JAVA_*", "KRB5*", "HOME", "SHELL")  # fmt: skip
 """Variables by which loaders, shells, interpreters and `git` are told what to run."""
 
+MIN_BORNE, MAX_BORNE = 5, 10_000
+"""Fewer would keep out whoever mistypes; more is no limit."""
+
 MAX_WORKERS = 64
 """Of one node; a machine with more cores is better two nodes."""
 
@@ -108,6 +111,13 @@ def workers(raw: Any) -> int:
 def channels(raw: Any) -> int:
     if isinstance(raw, bool) or not isinstance(raw, int) or not MIN_CHANNELS <= raw <= MAX_CHANNELS:
         raise ValueError(f"must be a number from {MIN_CHANNELS} to {MAX_CHANNELS}")
+    return raw
+
+
+def borne(raw: Any) -> int:
+    """How many attempts are borne before more are refused."""
+    if isinstance(raw, bool) or not isinstance(raw, int) or not MIN_BORNE <= raw <= MAX_BORNE:
+        raise ValueError(f"must be a number from {MIN_BORNE} to {MAX_BORNE}")
     return raw
 
 

@@ -6,6 +6,7 @@ import asyncio
 import re
 import ssl
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any, cast
 
 import aiohttp
@@ -24,6 +25,7 @@ from bastion.core.errors import (
     Conflict,
     NotFound,
     Refused,
+    TooOften,
     Unauthenticated,
     Unavailable,
 )
@@ -143,6 +145,8 @@ def status_of(error: BastionError) -> int:
             return 404
         case Conflict():
             return 409
+        case TooOften():
+            return 429
         case Refused():
             return 403
         case Unavailable():
@@ -167,7 +171,10 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         if _BEGUN in request:  # half a stream cannot become an error page; aiohttp cuts the connection
             raise
         remedy = error.remedy if isinstance(error, StepUpNeeded) else None
-        return _answer(request, status_of(error), error.public, remedy)
+        response = _answer(request, status_of(error), error.public, remedy)
+        if isinstance(error, TooOften):
+            response.headers["Retry-After"] = str(max(1, -(-error.retry_after // timedelta(seconds=1))))
+        return response
     except TimeoutError:
         log.warning("no answer in time", route=_route(request))
         return _answer(request, 503, "The bastion did not answer in time. Try again in a minute.")

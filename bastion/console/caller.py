@@ -86,16 +86,15 @@ class Callers:
             Refused: the connection comes from outside every fence (law 2); no token was looked at.
             Unauthenticated: no good login. A cookie is one only for reading: with it alone, another site could change
                 something in its owner's name.
+            TooOften: no good login, as too many from there.
         """
         place = self.doorstep.locate(peer_address(request))
         text, cookie = _bearer(request), request.cookies.get(self.cookie_name("bastion"))
         if text is not None:
-            identity, claims = await self.tokens.identity(text, Audience.API)
-        elif cookie and request.method in ("GET", "HEAD"):
-            identity, claims = await self.tokens.identity(cookie, Audience.BROWSER)
-        else:
-            raise Unauthenticated("You are not logged in. Log in: bastion login")
-        return Caller(identity, place, claims.expires_at), claims
+            return await self._holder(text, Audience.API, place)
+        if cookie and request.method in ("GET", "HEAD"):
+            return await self._holder(cookie, Audience.BROWSER, place)
+        raise Unauthenticated("You are not logged in. Log in: bastion login")
 
     async def of_form(self, request: web.Request) -> tuple[Caller, TokenClaims]:
         """The caller who sent a form from one of our own pages. Raises as `of`, and `Refused` for another site's."""
@@ -104,7 +103,11 @@ class Callers:
         cookie = request.cookies.get(self.cookie_name("bastion"))
         if not cookie:
             raise Unauthenticated("You are not logged in.")
-        identity, claims = await self.tokens.identity(cookie, Audience.BROWSER)
+        return await self._holder(cookie, Audience.BROWSER, place)
+
+    async def _holder(self, text: str, audience: Audience, place: Place) -> tuple[Caller, TokenClaims]:
+        async with self.doorstep.throttle.watching(place):
+            identity, claims = await self.tokens.identity(text, audience)
         return Caller(identity, place, claims.expires_at), claims
 
 

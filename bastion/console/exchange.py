@@ -9,7 +9,7 @@ from aiohttp import web
 from bastion.access.workload import Workloads
 from bastion.console.body import read_form
 from bastion.console.caller import peer_address
-from bastion.core.errors import Refused, Unauthenticated
+from bastion.core.errors import Refused, TooOften, Unauthenticated
 from bastion.ports import Clock
 
 GRANT_TYPE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -38,6 +38,8 @@ def routes(*, workloads: Workloads, unverified_issuer: Callable[[str], str | Non
             issued, identity = await workloads.exchange(peer_address(request), unverified_issuer(token), token)
         except Unauthenticated as error:
             return _error("invalid_request", error.public)  # RFC 8693, section 2.2.2
+        except TooOften:
+            raise
         except Refused as error:
             return _error("access_denied", error.public, status=403)
         answer = {

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from bastion.access.linking import Account, Linking, Question
 from bastion.console.caller import CALLERS
-from bastion.console.login import browser_identity
+from bastion.console.login import browser_caller
 from bastion.console.pages import page
 from bastion.core.errors import NotFound, Refused
 from bastion.core.identity import Identity
@@ -35,18 +35,21 @@ class _Pages:
 
     async def ask(self, request: web.Request) -> web.Response:
         # Nobody's code is used up by a look at it without a login, as chats do to show a preview.
-        identity = await browser_identity(request)
+        caller = await browser_caller(request)
         if request.match_info["platform"] not in PLATFORMS:
             raise NotFound("There is nothing here.")
-        question = await self._linking.open(request.match_info["code"], identity)
-        return _question(question, identity)
+        async with request.app[CALLERS].doorstep.throttle.watching(caller.place, caller.identity.id):
+            question = await self._linking.open(request.match_info["code"], caller.identity)
+        return _question(question, caller.identity)
 
     async def confirm(self, request: web.Request) -> web.Response:
-        caller, _ = await request.app[CALLERS].of_form(request)
+        callers = request.app[CALLERS]
+        caller, _ = await callers.of_form(request)
         token = (await request.post()).get("token")
         if not isinstance(token, str):
             raise Refused("This form was not sent by a page of the bastion.")
-        account = await self._linking.confirm(token, caller.identity, caller.place)
+        async with callers.doorstep.throttle.watching(caller.place, caller.identity.id):
+            account = await self._linking.confirm(token, caller.identity, caller.place)
         body = (
             f"<p>{_named(account)} is linked to <strong>{escape(caller.identity.display)}</strong>.</p>"
             "<p>Go back to the chat and try <code>/bastion who</code>. You can close this window.</p>"

@@ -15,7 +15,7 @@ from bastion.access.tokens import Audience
 from bastion.console.body import read_strings
 from bastion.console.caller import CALLERS, Caller, Callers, caller_of, check_same_origin, peer_address
 from bastion.console.pages import page
-from bastion.core.errors import NotFound, Refused, Unauthenticated
+from bastion.core.errors import NotFound, Refused, TooOften, Unauthenticated
 from bastion.core.identity import Identity
 from bastion.core.remedy import Remedy
 
@@ -54,7 +54,7 @@ async def browser_caller(request: web.Request) -> Caller:
     """
     try:
         caller = await request.app[CALLERS].of(request)
-    except Unauthenticated:
+    except (Unauthenticated, TooOften):  # a browser sends an old cookie along; it is nobody's until they log in
         raise web.HTTPFound(f"/login?next={quote(local_page(request.path), safe='')}") from None
     return caller
 

@@ -215,7 +215,7 @@ _ERRORS = {
     "404": "What it names does not exist, or not for you.",
     "409": "Something has changed since.",
     "413": f"The body is longer than {MAX_BODY} bytes.",
-    "429": "Too often.",
+    "429": "Too often; Retry-After says when to try again.",
     "503": "A part that is needed does not answer; nothing was changed.",
 }
 

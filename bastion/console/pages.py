@@ -106,5 +106,5 @@ def page(title: str, body: str, *, status: int = 200, form_action: str = "'self'
 
 def error_page(status: int, sentence: str) -> web.Response:
     """A page that says what went wrong and what to do."""
-    title = {401: "Please log in", 403: "Not possible", 404: "Not here", 503: "Not available now"}
+    title = {401: "Please log in", 403: "Not possible", 404: "Not here", 429: "Too often", 503: "Not available now"}
     return page(title.get(status, "That did not work"), f"<p>{escape(sentence)}</p>", status=status)

@@ -21,6 +21,8 @@ class Kind(StrEnum):
 
     LOGIN_SUCCEEDED = "login:succeeded"
     LOGIN_FAILED = "login:failed"
+    LOGIN_THROTTLED = "login:throttled"
+    """So many attempts have failed that more are refused for a while; those are not written one by one."""
     IDENTITY_ENDED = "identity:ended"
     IDENTITY_CHANGED = "identity:changed"
     CHAT_LINKED = "chat:linked"

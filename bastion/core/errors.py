@@ -6,6 +6,12 @@ and may say more. A denial is not an error: it is a value (`bastion.core.policy.
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bastion.core.identity import IdentityId
+
 
 class BastionError(Exception):
     """The root of everything raised on purpose."""
@@ -28,7 +34,22 @@ class Conflict(Refused):
 
 
 class Unauthenticated(Refused):
-    """Nobody has proven who they are; nothing was looked up on their behalf."""
+    """Nobody has proven who they are; nothing was looked up on their behalf.
+
+    ``claimed`` is whom a proof was made for that counts no more; None where nothing that we made says so.
+    """
+
+    def __init__(self, public: str, *, detail: str = "", claimed: IdentityId | None = None) -> None:
+        super().__init__(public, detail=detail)
+        self.claimed = claimed
+
+
+class TooOften(Refused):
+    """It was tried too often; after ``retry_after`` it may be tried again."""
+
+    def __init__(self, public: str, *, retry_after: timedelta) -> None:
+        super().__init__(public)
+        self.retry_after = retry_after
 
 
 class Unavailable(BastionError):

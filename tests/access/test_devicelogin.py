@@ -13,12 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bastion.access.confirmation import MAX_LOOKUPS, Confirmation, Question
+from bastion.access.confirmation import Confirmation, Question
 from bastion.access.devicelogin import (
     ALPHABET,
     LIFETIME,
-    MAX_BEGUN,
-    WINDOW,
     Answer,
     DeviceLogins,
     Knock,
@@ -28,9 +26,10 @@ from bastion.access.devicelogin import (
     read_code,
 )
 from bastion.access.doorstep import Doorstep
+from bastion.access.throttle import DEFAULT
 from bastion.adapters.geo import MaxMindLocator
 from bastion.core.audit import Kind
-from bastion.core.errors import Conflict, NotFound, Refused, Unavailable
+from bastion.core.errors import Conflict, NotFound, Refused, TooOften, Unavailable
 from bastion.core.geofence import Address, Place, parse_address
 from bastion.core.identity import Identity, Strength
 from bastion.core.target import Destination, Scope
@@ -78,7 +77,7 @@ async def desk(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Desk]:
     async with open_office(tmp_path, clock) as office:
         doorstep = Doorstep(
             locator=MaxMindLocator(None, networks, clock=clock), catalogue=catalogue(),
-            coordination=office.coordination, store=office.store, clock=clock, node=NODE,
+            throttle=office.throttle, store=office.store, clock=clock, node=NODE,
         )  # fmt: skip
         yield Desk(office, clock, _device_logins(office, doorstep, clock), office.confirmation(), doorstep)
 
@@ -148,8 +147,8 @@ async def test_of_two_that_answer_at_once_one_is_told_that_it_was_answered(desk:
 async def test_a_code_that_was_looked_at_and_answered_meanwhile_is_not_answered_twice(desk: Desk) -> None:
     pending = await desk.begin()
     slow = Overtaken(
-        prospects=desk.office.prospects(), store=desk.office.store, coordination=desk.office.coordination,
-        catalogue=catalogue(), clock=desk.clock, node=NODE,
+        prospects=desk.office.prospects(), throttle=desk.office.throttle, store=desk.office.store,
+        coordination=desk.office.coordination, catalogue=catalogue(), clock=desk.clock, node=NODE,
     )  # fmt: skip
     with pytest.raises(Conflict, match="answered already"):
         await slow.approve(pending.code, None, CARLA, desk.place(HOME))
@@ -257,28 +256,33 @@ async def test_a_browser_outside_the_targets_fence_answers_nothing(desk: Desk) -
     await desk.approve(pending)
 
 
-async def test_guesses_are_counted_by_person_and_by_address(desk: Desk) -> None:
-    pending = await desk.begin()
-    for number in range(MAX_LOOKUPS):
+async def test_guesses_are_counted_by_person_and_address_together_and_hinder_nobody_else(desk: Desk) -> None:
+    for _ in range(DEFAULT.failures):
         with pytest.raises(NotFound):
-            await desk.confirmation.look("BCDF-GHJK", OTTO, desk.place(HOME if number % 2 else OFFICE_ADDRESS))
-    for where in (HOME, OFFICE_ADDRESS):
-        with pytest.raises(Refused, match="Too many codes"):
-            await desk.confirmation.look(pending.code, OTTO, desk.place(where))
-    assert len(await desk.office.events(Kind.LOGIN_FAILED)) == 1
+            await desk.confirmation.look("BCDF-GHJK", OTTO, desk.place(HOME))
+    pending = await desk.begin()
+    for _ in range(3):
+        with pytest.raises(TooOften, match=r"Too many .* Try again in 10m\."):
+            await desk.confirmation.look(pending.code, OTTO, desk.place(HOME))
+    (event,) = await desk.office.events(Kind.LOGIN_THROTTLED)
+    assert (event.identity, event.address, event.details["limit"]) == (OTTO.id, str(HOME), DEFAULT.failures)
     await desk.confirmation.look(pending.code, CARLA, desk.place(HOME))
-    desk.clock.advance(WINDOW)
+    await desk.confirmation.look(pending.code, OTTO, desk.place(OFFICE_ADDRESS))
+    desk.clock.advance(DEFAULT.window)
     with pytest.raises(NotFound):
         await desk.confirmation.look(pending.code, OTTO, desk.place(HOME))
 
 
-async def test_many_people_at_one_address_share_its_guesses(desk: Desk) -> None:
-    people = [replace(OTTO, id=replace(OTTO.id, subject=f"otto-{number}")) for number in range(MAX_LOOKUPS)]
-    for person in people:
-        with pytest.raises(NotFound):
-            await desk.confirmation.look("BCDF-GHJK", person, desk.place(HOME))
-    with pytest.raises(Refused, match="Too many codes"):
-        await desk.confirmation.look("BCDF-GHJK", CARLA, desk.place(HOME))
+async def test_codes_that_are_right_are_not_counted(desk: Desk) -> None:
+    pending = await desk.begin()
+    for _ in range(2 * DEFAULT.failures):
+        await desk.confirmation.look(pending.code, OTTO, desk.place(HOME))
+
+
+async def test_guesses_that_come_at_once_are_no_more_than_those_that_come_one_by_one(desk: Desk) -> None:
+    looks = [desk.confirmation.look("BCDF-GHJK", OTTO, desk.place(HOME)) for _ in range(3 * DEFAULT.failures)]
+    answers = await asyncio.gather(*looks, return_exceptions=True)
+    assert sum(isinstance(answer, NotFound) for answer in answers) == DEFAULT.failures
 
 
 # Before anybody has said who they are ---------------------------------------------------------------------------------
@@ -312,14 +316,21 @@ async def test_without_a_target_there_is_nothing_to_log_in_to(desk: Desk) -> Non
 
 
 async def test_one_address_begins_so_many_and_no_more_and_others_are_not_kept_out(desk: Desk) -> None:
-    for _ in range(MAX_BEGUN):
+    for _ in range(DEFAULT.begun):
         await desk.begin()
     for _ in range(5):
-        with pytest.raises(Refused, match="Too many logins were begun"):
+        with pytest.raises(TooOften, match=r"Too many logins were begun .* Try again in 10m\."):
             await desk.begin()
-    assert desk.logins.waiting == MAX_BEGUN
-    assert len(await desk.office.events(Kind.LOGIN_FAILED)) == 1
+    assert desk.logins.waiting == DEFAULT.begun
+    assert len(await desk.office.events(Kind.LOGIN_THROTTLED)) == 1
     await desk.begin(OFFICE_ADDRESS)
+
+
+async def test_an_office_whose_people_finish_what_they_begin_is_never_held_up(desk: Desk) -> None:
+    for _ in range(DEFAULT.begun + 5):
+        pending = await desk.begin()
+        await desk.approve(pending)
+        assert (await desk.logins.wait(pending)).id == CARLA.id
 
 
 async def test_a_node_waits_for_so_many_and_no_more(desk: Desk) -> None:

@@ -23,6 +23,7 @@ from bastion.access.doorstep import Doorstep
 from bastion.access.keeping import Keeping
 from bastion.access.login import STATE_LIFETIME, UNMET, Answer, Issuer, LoggedIn, Login, ToPage
 from bastion.access.pkce import challenge_of, matches, new_secret
+from bastion.access.throttle import Throttle
 from bastion.access.tokens import LIFETIME, Audience, Tokens, TokenSigner
 from bastion.adapters.coordination.memory import MemoryCoordination
 from bastion.adapters.geo import MaxMindLocator
@@ -324,7 +325,7 @@ def make_login(
     doorstep = Doorstep(
         locator=MaxMindLocator(None, {ip_network("127.0.0.0/26"): "DE"}, clock=clock),
         catalogue=catalogue or fenced(),
-        coordination=coordination,
+        throttle=Throttle(coordination=coordination, store=store, clock=clock, node="node-1"),
         store=store,
         clock=clock,
         node="node-1",

@@ -254,21 +254,34 @@ async def test_of_fifty_that_enter_two_tiers_at_once_only_one_tier_is_registered
 
 async def test_counting_at_the_same_time_counts_every_one(nodes: Nodes) -> None:
     counted = await asyncio.gather(*(node.count("address", LONG) for node in [nodes.one, nodes.other] * 25))
-    assert sorted(counted) == list(range(1, 51))
-    assert await nodes.one.count("another address", LONG) == 1
+    assert sorted(tally.number for tally in counted) == list(range(1, 51))
+    assert (await nodes.one.count("another address", LONG)).number == 1
 
 
 async def test_a_window_is_opened_by_its_first_and_not_by_later_ones(nodes: Nodes) -> None:
     window = BRIEF * 2
-    assert await nodes.one.count("address", window) == 1
+    assert (await nodes.one.count("address", window)).number == 1
     nodes.pass_by(window / 2)
-    assert await nodes.one.count("address", LONG) == 2
+    assert (await nodes.one.count("address", LONG)).number == 2
     nodes.pass_by(window / 2)
 
     async def began_again() -> bool:
-        return await nodes.other.count("address", LONG) == 1
+        return (await nodes.other.count("address", LONG)).number == 1
 
     await eventually(began_again)
+
+
+async def test_what_is_forgiven_was_not_counted_and_its_window_stays(nodes: Nodes) -> None:
+    first = await nodes.one.count("address", LONG)
+    await nodes.one.count("address", LONG)
+    await nodes.other.forgive("address")
+    assert (await nodes.one.count("address", LONG * 2)).number == 2
+    for _ in range(5):  # more than were counted: nobody can save up
+        await nodes.other.forgive("address")
+    last = await nodes.one.count("address", LONG * 2)
+    assert (last.number, timedelta(0) < last.left <= first.left <= LONG) == (1, True)
+    await nodes.one.forgive("never counted")
+    assert (await nodes.one.count("never counted", LONG)).number == 1
 
 
 async def test_a_lease_has_one_owner_until_it_lapses(nodes: Nodes) -> None:
@@ -312,6 +325,7 @@ DECISIONS: dict[str, Callable[[Coordination], Awaitable[object]]] = {
     "cross": lambda c: c.enter(ANN, STAGING, LONG, crossing=True),
     "occupied": lambda c: c.occupied(ANN),
     "count": lambda c: c.count("k", LONG),
+    "forgive": lambda c: c.forgive("k"),
 }
 
 
@@ -581,7 +595,7 @@ async def test_a_cancelled_call_is_cancelled_and_leaves_its_answer_to_nobody(
         server.thaw()
         counted = await asyncio.gather(*(redis.count(f"c-{delay}-{n}", LONG) for n in range(10)))
         held = await asyncio.gather(*(redis.holds(f"k-{n}") for n in range(1, 40)))
-        assert set(counted) <= {1, 2}
+        assert {tally.number for tally in counted} <= {1, 2}
         assert all(held)
     assert [await redis.take(f"k-{n}") for n in range(1, 40)] == [f"v-{n}".encode() for n in range(1, 40)]
 

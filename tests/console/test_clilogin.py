@@ -38,7 +38,10 @@ async def console(office: Office) -> AsyncIterator[OfficeConsole]:
         parts: dict[str, Any] = {"store": office.store, "coordination": office.coordination, "clock": office.clock}
         networks = {ip_network("127.0.0.0/29"): "DE", ip_network(f"{BOSTON_ADDRESS}/32"): "US"}
         locator = MaxMindLocator(None, networks, clock=office.clock)
-        doorstep = Doorstep(locator=locator, catalogue=catalogue(), node=NODE, **parts)
+        doorstep = Doorstep(
+            throttle=office.throttle, locator=locator, catalogue=catalogue(), store=office.store, clock=office.clock,
+            node=NODE,
+        )  # fmt: skip
         logins = CommandLineLogins(
             logins=DeviceLogins(doorstep=doorstep, catalogue=catalogue(), node=NODE, **parts),
             doorstep=doorstep, tokens=first.tokens, coordination=office.coordination,
@@ -46,7 +49,7 @@ async def console(office: Office) -> AsyncIterator[OfficeConsole]:
         policies = CedarPolicies(POLICY, catalogue())
         standing = Standing(store=office.store, policies=policies, catalogue=catalogue(), clock=office.clock)
         reach = Reach(standing=standing, policies=policies, catalogue=catalogue(), clock=office.clock)
-        api_tokens = ApiTokens(store=office.store, clock=office.clock, node=NODE)
+        api_tokens = ApiTokens(throttle=office.throttle, store=office.store, clock=office.clock, node=NODE)
         app = build(
             routes=[
                 *clilogin.routes(logins=logins, public_url=f"{url}/"),

@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from bastion.access.confirmation import MAX_LOOKUPS
 from bastion.access.devicelogin import LIFETIME, Knock, Pending, answer_key, login_key
 from bastion.access.pkce import new_secret
+from bastion.access.throttle import DEFAULT
 from bastion.access.tokens import Audience
 from bastion.console import device
 from bastion.console.login import local_page
@@ -243,14 +243,14 @@ async def test_guessing_codes_ends_soon_and_is_an_event(desk: Desk) -> None:
     browser = await desk.browser(OTTO)
 
     def guess() -> Page:
-        for _ in range(MAX_LOOKUPS):
+        for _ in range(DEFAULT.failures):
             browser.get(f"{desk.console.url}/device/ZZZZ-ZZZZ")
         return browser.get(f"{desk.console.url}/device/WDJB-MJHT")
 
     await desk.waiting()
     page = await asyncio.to_thread(guess)
-    assert (page.status, "Too many codes were tried" in page.text) == (403, True)
-    (event,) = await desk.console.office.events("login:failed")
+    assert (page.status, "Try again in 10m" in page.text) == (429, True)
+    (event,) = await desk.console.office.events("login:throttled")
     assert event.identity == OTTO.id
 
 

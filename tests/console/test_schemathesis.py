@@ -15,11 +15,15 @@ from hypothesis import HealthCheck, settings
 from structlog.testing import capture_logs
 
 from bastion.console import openapi
+from bastion.core.limits import Limits
 from tests.fakes import FakeClock
 from tests.office import CARLA, SAM, open_office, wish
 from tests.office_console import OfficeConsole, open_console
 
 T = TypeVar("T")
+
+PATIENT = Limits(strangers=1_000_000)
+"""It tries very many tokens that are none, and the clock stands still."""
 
 HERE = {"/requests", "/grants", "/access", "/break-glass", "/tokens"}
 """Beginnings of the paths that the office's console has."""
@@ -53,7 +57,7 @@ class Running:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
     async def _start(self, folder: Path) -> tuple[OfficeConsole, str]:
-        office = await self._stack.enter_async_context(open_office(folder, FakeClock()))
+        office = await self._stack.enter_async_context(open_office(folder, FakeClock(), limits=PATIENT))
         await office.approval.request(CARLA, CARLA, wish(), None)
         console = await self._stack.enter_async_context(open_console(office))
         return console, await console.token(SAM)

@@ -18,7 +18,8 @@ import pytest
 import segno
 from asyncssh.packet import Boolean, Byte, SSHPacket, String, UInt32
 
-from bastion.access.devicelogin import MAX_BEGUN, login_key
+from bastion.access.devicelogin import login_key
+from bastion.access.throttle import DEFAULT
 from bastion.core.audit import Kind
 from bastion.core.certificate import fingerprint
 from bastion.core.errors import Refused
@@ -447,10 +448,10 @@ async def test_two_hundred_half_open_and_two_hundred_waiting_connections_keep_no
             await wire.begin_auth()
             wire.send(userauth(DIRECT, b"keyboard-interactive", NOTHING_TO_ASK))
             refused += b"Too many logins" in await wire.expect(USERAUTH_INFO_REQUEST)
-        assert refused == 200 - MAX_BEGUN
+        assert refused == 200 - DEFAULT.begun
         async with program("openssh", bastion, "echo reached", bind="127.0.0.2") as client:
             code = await client.code()
             await plain.browse("ada", code, source="127.0.0.2")
             assert await client.status() == 0
-        assert bastion.logins.waiting == MAX_BEGUN
+        assert bastion.logins.waiting == DEFAULT.begun
     await until(lambda: bastion.logins.waiting == 0)

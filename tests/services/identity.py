@@ -21,6 +21,7 @@ from bastion.access.handover import Handover
 from bastion.access.keeping import Keeping
 from bastion.access.login import Issuer, Login
 from bastion.access.signals import Signals, Source
+from bastion.access.throttle import Throttle
 from bastion.access.tokens import Tokens, TokenSigner
 from bastion.access.workload import SubjectRule, WorkloadRule, Workloads
 from bastion.adapters.coordination.memory import MemoryCoordination
@@ -139,10 +140,11 @@ async def running_console(
         ipaddress.ip_network("127.0.0.0/26"): "DE",
         ipaddress.ip_network(f"{OUTSIDE}/32"): "US",
     }
+    throttle = Throttle(coordination=coordination, store=store, clock=clock, node="node-1")
     doorstep = Doorstep(
         locator=MaxMindLocator(None, networks, clock=clock),
         catalogue=catalogue or fenced(),
-        coordination=coordination,
+        throttle=throttle,
         store=store,
         clock=clock,
         node="node-1",
@@ -194,7 +196,7 @@ async def running_console(
             node="node-1",
         )
         handover = Handover(doorstep=doorstep, tokens=tokens, store=store, coordination=coordination)
-        api_tokens = ApiTokens(store=store, clock=clock, node="node-1")
+        api_tokens = ApiTokens(throttle=throttle, store=store, clock=clock, node="node-1")
         callers = Callers(tokens=tokens, api_tokens=api_tokens, doorstep=doorstep, public_url=url)
         ours = [
             *routes(login=login, handover=handover),

@@ -14,7 +14,7 @@ from bastion.adapters.coordination.shelf import Shelf
 from bastion.core.errors import ConfigError, Unavailable
 from bastion.core.identity import IdentityId
 from bastion.core.policy import Occupied
-from bastion.ports import Clock, Revocation
+from bastion.ports import Clock, Revocation, Tally
 
 ROOM = 32 * 1024 * 1024
 """Bytes for each of: values kept once, counts, registrations. About 80,000 entries; a flood ends there."""
@@ -29,6 +29,7 @@ class _Presence:
 @dataclass(slots=True)
 class _Count:
     value: int
+    until: datetime
 
 
 class MemoryCoordination:
@@ -98,15 +99,20 @@ class MemoryCoordination:
     async def occupied(self, identity: IdentityId) -> Sequence[Occupied]:
         return [presence.held for presence in self._live(identity, self._now()).values()]
 
-    async def count(self, key: str, window: timedelta) -> int:
+    async def count(self, key: str, window: timedelta) -> Tally:
         """Raises `Unavailable` when too many keys are counted: forgetting one would forgive it."""
         now = self._now()
         count = self._counts.get(key, now)
         if count is None:
-            count = _Count(0)
-            self._counts.put(key, count, now + window, now)
+            count = _Count(0, now + window)
+            self._counts.put(key, count, count.until, now)
         count.value += 1
-        return count.value
+        return Tally(count.value, count.until - now)
+
+    async def forgive(self, key: str) -> None:
+        count = self._counts.get(key, self._now())
+        if count is not None and count.value > 0:
+            count.value -= 1
 
     async def revoke(self, revocation: Revocation) -> None:
         self._fanout.tell(revocation)

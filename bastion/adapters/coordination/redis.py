@@ -23,7 +23,7 @@ from bastion.adapters.coordination.name import LIFETIME, NodeName
 from bastion.core.errors import ConfigError, Unavailable
 from bastion.core.identity import IdentityId
 from bastion.core.policy import Occupied
-from bastion.ports import Revocation
+from bastion.ports import Revocation, Tally
 
 CONNECTIONS = 32
 """At most, beside the one that listens."""
@@ -150,9 +150,14 @@ class RedisCoordination:
         self._check_standing()
         return _occupied(await self._link.run(scripts.OCCUPIED, [_live(identity)]))
 
-    async def count(self, key: str, window: timedelta) -> int:
+    async def count(self, key: str, window: timedelta) -> Tally:
         self._check_standing()
-        return int(await self._link.run(scripts.COUNT, [f"count:{key}"], [_ms(window)]))
+        number, left = await self._link.run(scripts.COUNT, [f"count:{key}"], [_ms(window)])
+        return Tally(int(number), timedelta(milliseconds=int(left)))
+
+    async def forgive(self, key: str) -> None:
+        self._check_standing()
+        await self._link.run(scripts.FORGIVE, [f"count:{key}"])
 
     async def revoke(self, revocation: Revocation) -> None:
         """Tell this node at once, and the others through the server.

@@ -88,10 +88,13 @@ OCCUPIED = _COMMON + "return listed(live(KEYS[1]))"
 
 COUNT = """
 local count = redis.call('INCR', KEYS[1])
-if count == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
-return count
+if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
+return {count, redis.call('PTTL', KEYS[1])}
 """
-"""KEYS: the counter. ARGV: window in ms, opened by the first."""
+"""KEYS: the counter. ARGV: window in ms, opened by the first. Gives how many, and the milliseconds left."""
+
+FORGIVE = "if tonumber(redis.call('GET', KEYS[1]) or 0) > 0 then return redis.call('DECR', KEYS[1]) end return 0"
+"""KEYS: the counter, which keeps its time to live."""
 
 LEASE = """
 local owner = redis.call('GET', KEYS[1])

@@ -1,0 +1,130 @@
+"""How often somebody may be wrong about who they are, over every protocol and node.
+
+What is counted is an identity and the real address together: a stranger's attempts elsewhere never hinder a person, and
+a neighbour's behind the same address hinder nobody else's. Where nothing of ours says whose attempt it is, the address
+alone counts; a name that somebody merely claims would be a new counter for each guess.
+
+A proof that is right is never refused for the wrong ones: what cannot be guessed is judged first, and counted only
+where it fails. What can be guessed (the codes that people type) is counted before it is looked up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from bastion.core.audit import Event, Kind
+from bastion.core.errors import Refused, TooOften, Unauthenticated
+from bastion.core.geofence import Address, Place
+from bastion.core.grant import spell
+from bastion.core.identity import IdentityId
+from bastion.core.limits import Limits
+from bastion.ports import Clock, Coordination, Store
+
+DEFAULT = Limits()
+
+
+class Throttle:
+    """Counts in the coordination, and writes once a window that it was too much."""
+
+    def __init__(
+        self, *, coordination: Coordination, store: Store, clock: Clock, node: str, limits: Limits = DEFAULT
+    ) -> None:
+        self._coordination = coordination
+        self._store = store
+        self._clock = clock
+        self._node = node
+        self._limits = limits
+
+    async def failed(self, place: Place, who: IdentityId | None = None) -> TooOften | None:
+        """Count a proof that failed; what to say in place of why, when there were too many.
+
+        Args:
+            place: of the connection itself.
+            who: whose proof it was, as far as something that the bastion made says so.
+
+        Raises:
+            Unavailable: the coordination or the audit log did not answer.
+        """
+        limit = self._limits.strangers if who is None else self._limits.failures
+        what = "Too many wrong attempts to prove who you are" + ("" if who is None else ", from this address")
+        return await self._count(_key("failed", place.address, who), limit, what, place, who)
+
+    async def forgive(self, place: Place, who: IdentityId | None = None) -> None:
+        """What was counted beforehand did not fail."""
+        await self._coordination.forgive(_key("failed", place.address, who))
+
+    async def begun(self, place: Place, kind: str) -> None:
+        """Count a login of ``kind`` that begins; it costs memory before anything is proven.
+
+        Raises:
+            TooOften: too many were begun and not finished; this one shall not be.
+            Unavailable: the coordination or the audit log did not answer.
+        """
+        key = _key(f"begun {kind}", place.address)
+        what = "Too many logins were begun from your address and not finished"
+        if (refusal := await self._count(key, self._limits.begun, what, place)) is not None:
+            raise refusal
+
+    async def finished(self, address: Address, kind: str) -> None:
+        """A login that was begun has come to its end: whoever finishes what they begin is not held up."""
+        await self._coordination.forgive(_key(f"begun {kind}", address))
+
+    @asynccontextmanager
+    async def watching(self, place: Place, who: IdentityId | None = None) -> AsyncIterator[None]:
+        """Count a `Refused` that leaves the block.
+
+        Raises:
+            TooOften: in its place, when there were too many.
+        """
+        try:
+            yield
+        except TooOften:
+            raise
+        except Refused as refusal:
+            claimed = refusal.claimed if isinstance(refusal, Unauthenticated) else None
+            if (too_often := await self.failed(place, who or claimed)) is not None:
+                raise too_often from refusal
+            raise
+
+    async def _count(
+        self, key: str, limit: int, what: str, place: Place, who: IdentityId | None = None
+    ) -> TooOften | None:
+        tally = await self._coordination.count(key, self._limits.window)
+        if tally.number <= limit:
+            return None
+        if tally.number == limit + 1:  # once a window: a flood must not fill the audit log
+            await self._write(what, limit, tally.left, place, who)
+        minutes = max(1, -(-tally.left // timedelta(minutes=1)))
+        return TooOften(f"{what}. Try again in {spell(timedelta(minutes=minutes))}.", retry_after=tally.left)
+
+    async def _write(self, what: str, limit: int, left: timedelta, place: Place, who: IdentityId | None) -> None:
+        now = self._clock.now()
+        event = Event(
+            kind=Kind.LOGIN_THROTTLED,
+            at=now,
+            node=self._node,
+            identity=who,
+            address=str(place.address),
+            country=place.country,
+            reasons=(f"{what}.",),
+            details={"limit": limit, "until": (now + left).isoformat()},
+        )
+        async with self._store.transaction() as transaction:
+            await transaction.append(event)
+
+
+def counted(address: Address) -> str:
+    """What counts as one address: of IPv6 the /64, which one machine has all of (RFC 4291, section 2.5.4)."""
+    if address.version == 4:
+        return str(address)
+    return str(ipaddress.ip_network(f"{address}/64", strict=False))
+
+
+def _key(what: str, address: Address, who: IdentityId | None = None) -> str:
+    """Of one length whatever it stands for, and nobody's name lies in the coordination."""
+    whose = counted(address) if who is None else f"{counted(address)} {who}"
+    return f"{what}:{hashlib.sha256(whose.encode()).hexdigest()}"
