@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,7 +19,8 @@ from bastion.access.ids import new_id
 from bastion.access.pkce import challenge_of, new_secret
 from bastion.adapters.signer import open_signer
 from bastion.adapters.store import SqlStore, open_store
-from bastion.app import Node, running, trust, watch
+from bastion.app import Node, running, trust
+from bastion.app import watch as watch_all
 from bastion.config import load
 from bastion.core.audit import Event, EventFilter, Kind
 from bastion.core.certificate import target_principal
@@ -180,9 +181,17 @@ class Whole:
 
 @asynccontextmanager
 async def whole(
-    folder: Path, *, policy: str = POLICY, coordination: str = "memory", takes_claims: bool = False, more: str = ""
+    folder: Path,
+    *,
+    policy: str = POLICY,
+    coordination: str = "memory",
+    takes_claims: bool = False,
+    more: str = "",
+    watch: Callable[[Node], Coroutine[Any, Any, None]] = watch_all,
 ) -> AsyncIterator[Whole]:
-    """Start everything on free loopback ports; everything is ended with the block. ``more`` are further settings."""
+    """Start everything on free loopback ports; everything is ended with the block. ``more`` are further settings, and
+    ``watch`` is what runs in the background.
+    """
     clock, port = SkewedClock(), free_port()
     url = f"http://127.0.0.1:{port}"
     async with AsyncExitStack() as stack:

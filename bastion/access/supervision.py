@@ -100,7 +100,7 @@ class Supervision:
         """Watch until cancelled. A part that fails ends this: the caller then cuts everything and stops the node."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._look_at_the_clock())
-            tasks.create_task(self._hear_revocations())
+            tasks.create_task(self.hear_revocations())
             tasks.create_task(self._keep_presence())
             tasks.create_task(self._review_in_turn())
 
@@ -120,7 +120,8 @@ class Supervision:
                 watched.warn(before)
             watched.looked_at = now
 
-    async def _hear_revocations(self) -> None:
+    async def hear_revocations(self) -> None:
+        """Cut what a revocation is about the moment that it is told, until cancelled."""
         async for revocation in self._coordination.revocations():
             if revocation in (None, Revocation()):
                 await asyncio.gather(*(self._review(watched) for watched in list(self._watched.values())))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bastion.access.freshness import FRESH_FOR
+from bastion.app import Node
 from bastion.core.audit import Kind
 from bastion.core.ending import Cause
 from bastion.core.session import End
@@ -19,13 +19,21 @@ from tests.services.transmitter import BEARER, CREDENTIAL_CHANGE
 from tests.whole import Whole, whole
 from tests.world import until
 
-SECONDS = 1.0
-"""Law 7."""
-
 
 @pytest.fixture
 async def bastion(tmp_path: Path) -> AsyncIterator[Whole]:
     async with whole(tmp_path) as running:
+        yield running
+
+
+async def hear(node: Node) -> None:
+    await node.supervision.hear_revocations()
+
+
+@pytest.fixture
+async def hearing(tmp_path: Path) -> AsyncIterator[Whole]:
+    """One that looks at nothing in the background, neither now nor in an hour: it only hears what it is told."""
+    async with whole(tmp_path, watch=hear) as running:
         yield running
 
 
@@ -131,24 +139,24 @@ async def test_a_session_at_the_provider_is_no_step_up(bastion: Whole) -> None:
 # --------------------------------------------------------------------------------------------------------------- ends
 
 
-async def test_a_logout_at_the_provider_cuts_a_live_session_within_a_second(bastion: Whole) -> None:
+async def test_a_logout_at_the_provider_cuts_a_live_session_without_anybody_looking_for_it(hearing: Whole) -> None:
+    bastion = hearing
     async with bastion.browser() as browser:
         token = await bastion.token(browser)
         await bastion.grant(bastion.alice)
         async with live_session(bastion, token) as process:
-            began = time.monotonic()
             await browser.log_out(f"{bastion.provider.issuer}/session/end")
-            said = await ended(process)
-            took = time.monotonic() - began
-    assert End.IDENTITY.sentence in said
-    assert took < SECONDS
+            assert End.IDENTITY.sentence in await ended(process)
     assert await status_of(bastion, token) == 401
     (event,) = await bastion.events(Kind.IDENTITY_ENDED)
     assert (event.identity, event.reasons) == (bastion.alice, (Cause.LOGGED_OUT_AT_ISSUER.value,))
 
 
 @pytest.mark.parametrize("event", [None, CREDENTIAL_CHANGE], ids=["session-revoked", "credential-change"])
-async def test_a_pushed_security_event_cuts_a_live_session_within_a_second(bastion: Whole, event: str | None) -> None:
+async def test_a_pushed_security_event_cuts_a_live_session_without_anybody_looking_for_it(
+    hearing: Whole, event: str | None
+) -> None:
+    bastion = hearing
     async with bastion.browser() as browser:
         token = await bastion.token(browser)
     await bastion.grant(bastion.alice)
@@ -157,14 +165,10 @@ async def test_a_pushed_security_event_cuts_a_live_session_within_a_second(basti
         bastion.transmitter.claims(subject=subject) if event is None else bastion.transmitter.claims(event, subject)
     )
     async with live_session(bastion, token) as process:
-        began = time.monotonic()
         headers = {"Authorization": f"Bearer {BEARER}", "Content-Type": "application/secevent+jwt"}
         answer = await bastion.call("POST", "/events/ssf", data=bastion.transmitter.sign(claims), headers=headers)
         assert answer == (202, "")
-        said = await ended(process)
-        took = time.monotonic() - began
-    assert End.IDENTITY.sentence in said
-    assert took < SECONDS
+        assert End.IDENTITY.sentence in await ended(process)
     assert await status_of(bastion, token) == 401
 
 

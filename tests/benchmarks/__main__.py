@@ -18,6 +18,7 @@ FIGURES: dict[str, Callable[[Bench], AsyncIterator[tuple[str, float]]]] = {
     "ssh_echo": ssh.echo,
     "ssh_idle": ssh.idle,
     "audit_visible": audit.visible,
+    "logout": ssh.logout,
     "revoke": ssh.revoke,
 }
 """By the beginning of the names they give."""

@@ -97,17 +97,29 @@ async def idle(bench: Bench) -> AsyncIterator[tuple[str, float]]:
         await people.leave()
 
 
+async def logout(bench: Bench) -> AsyncIterator[tuple[str, float]]:
+    """From a logout to each session's end. An issuer's logout token and a security event take the same way."""
+    yield "logout_ms_p99", await _until_all_end(bench, Kind.IDENTITY_ENDED, "contractor", "logout")
+    await bench.let_contractor_in()
+
+
 async def revoke(bench: Bench) -> AsyncIterator[tuple[str, float]]:
-    """From the revocation, as the audit log dates it, to each session's end. Uses up the grant, so it comes last."""
+    """From the revocation to each session's end. Uses up the grant, so it comes last."""
+    command = ("admin", "revoke", "contractor@example.com", STAGING_WEB)
+    yield "revoke_ms_p99", await _until_all_end(bench, Kind.GRANT_REVOKED, *command)
+
+
+async def _until_all_end(bench: Bench, cause: Kind, who: str, *command: str) -> float:
+    """Milliseconds from the event that ``who`` causes, as the audit log dates it, to the end of nearly all sessions."""
     async with crowd(bench, LIVE) as people:
         waiting = asyncio.create_task(people.wait())
-        ran = await bench.stage.run("admin", "bastion", "revoke", "contractor@example.com", STAGING_WEB)
+        ran = await bench.stage.run(who, "bastion", *command)
         if ran.status:
             raise RuntimeError(ran.said)
         closed = await waiting
         boot = time.time() - time.monotonic()
-        (revoked,) = await bench.events(Kind.GRANT_REVOKED)
-    yield "revoke_ms_p99", percentile([(at + boot - revoked.at.timestamp()) * 1000 for at in closed], 99)
+        (event,) = await bench.events(cause)
+    return percentile([(at + boot - event.at.timestamp()) * 1000 for at in closed], 99)
 
 
 async def _client(bench: Bench) -> asyncssh.SSHClientConnection:
