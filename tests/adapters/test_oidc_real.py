@@ -1,9 +1,12 @@
-"""Logins, their renewal and their ends, at a certified provider and through the console as `bastion serve` makes it."""
+"""Logins, their renewal and their ends, at a certified provider and through the console as `bastion serve` makes it.
+
+Everything is tried with the coordination of one node, and with that of many.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -15,14 +18,21 @@ from bastion.app import Node
 from bastion.core.audit import Kind
 from bastion.core.ending import Cause
 from bastion.core.session import End
+from tests.services.redis import coordination_by
 from tests.services.transmitter import BEARER, CREDENTIAL_CHANGE
 from tests.whole import Whole, whole
 from tests.world import until
 
 
+@pytest.fixture(params=["memory", "redis"])
+def coordination(request: pytest.FixtureRequest) -> Iterator[str]:
+    with coordination_by(request.param) as setting:
+        yield setting
+
+
 @pytest.fixture
-async def bastion(tmp_path: Path) -> AsyncIterator[Whole]:
-    async with whole(tmp_path) as running:
+async def bastion(tmp_path: Path, coordination: str) -> AsyncIterator[Whole]:
+    async with whole(tmp_path, coordination=coordination) as running:
         yield running
 
 
@@ -31,9 +41,9 @@ async def hear(node: Node) -> None:
 
 
 @pytest.fixture
-async def hearing(tmp_path: Path) -> AsyncIterator[Whole]:
+async def hearing(tmp_path: Path, coordination: str) -> AsyncIterator[Whole]:
     """One that looks at nothing in the background, neither now nor in an hour: it only hears what it is told."""
-    async with whole(tmp_path, watch=hear) as running:
+    async with whole(tmp_path, coordination=coordination, watch=hear) as running:
         yield running
 
 

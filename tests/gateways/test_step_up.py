@@ -1,4 +1,7 @@
-"""Logins too weak or too old for a target are made anew while the same ssh waits, and it goes on afterwards."""
+"""Logins too weak or too old for a target are made anew while the same ssh waits, and it goes on afterwards.
+
+The bastion is one of several nodes here: what a browser answers reaches the ssh that waits through Redis.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from bastion.core.remedy import Remedy
 from bastion.demo.browser import ScriptedBrowser
 from tests.plain import Client, plain_logins, program
 from tests.services.oidc_provider import RealBrowser
+from tests.services.redis import running_redis
 from tests.whole import POLICY, TARGET, Whole, whole
 from tests.world import POLICY as ANY_GRANT
 from tests.world import world
@@ -45,9 +49,10 @@ RESOLVED = f"deploy@{TARGET}"
 @pytest.fixture
 async def bastion(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Whole]:
     policy, takes_claims = request.param if isinstance(request.param, tuple) else (request.param, False)
-    async with whole(tmp_path, policy=POLICY + policy, takes_claims=takes_claims) as running:
-        await running.grant(running.alice)
-        yield running
+    with running_redis() as redis:
+        async with whole(tmp_path, policy=POLICY + policy, coordination=redis, takes_claims=takes_claims) as running:
+            await running.grant(running.alice)
+            yield running
 
 
 async def opened(bastion: Whole, browser: RealBrowser, code: str, *, mfa: bool = False) -> str:

@@ -103,6 +103,16 @@ def redis_server(*options: str) -> Iterator[RedisServer]:
 
 
 @contextlib.contextmanager
+def coordination_by(kind: str) -> Iterator[str]:
+    """The setting of a coordination: ``memory``, or ``redis`` for a server of its own."""
+    if kind == "redis":
+        with running_redis() as url:
+            yield url
+    else:
+        yield kind
+
+
+@contextlib.contextmanager
 def running_redis() -> Iterator[str]:
     """The url of a running server that is believed from the first moment."""
     with redis_server() as server:
