@@ -105,7 +105,8 @@ def _real(path: Path) -> Path:
         return path
     real = path.resolve()
     if real.parent != path.parent.resolve() or not real.exists():
-        raise NotEdited(f"{path} is a link to {real}, which bastion does not touch.")
+        by_hand = "Put in, or take out, by hand what this prints: bastion config-ssh --dry-run"
+        raise NotEdited(f"{path} is a link to {real}, which bastion does not touch. {by_hand}")
     return real
 
 

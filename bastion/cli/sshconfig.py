@@ -39,6 +39,7 @@ Host bastion-{alias}
     Port {port}
     User bastion
 Host *.{domain}
+    HostName %h
     ProxyJump bastion-{alias}
 Host bastion-{alias} *.{domain}
 {common}{identity}"""
@@ -56,6 +57,7 @@ _COMMON = """\
     GlobalKnownHostsFile none
     StrictHostKeyChecking yes
     IdentitiesOnly yes
+    PubkeyAuthentication yes
 """
 
 

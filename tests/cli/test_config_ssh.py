@@ -139,7 +139,7 @@ def test_a_link_to_elsewhere_is_refused_with_its_end(tmp_path: Path, exists: boo
     folder = tmp_path / ".ssh"
     folder.mkdir()
     (folder / "config").symlink_to(elsewhere)
-    with pytest.raises(NotEdited, match="is a link to .*dotfiles"):
+    with pytest.raises(NotEdited, match=r"is a link to .*dotfiles.* by hand .* config-ssh --dry-run"):
         put(folder / "config")
     assert elsewhere.exists() is exists
     assert not exists or elsewhere.read_bytes() == OWN

@@ -52,6 +52,30 @@ def test_openssh_understands_it_as_it_is_meant(tmp_path: Path) -> None:
     assert (tmp_path / "known_hosts").read_text() == f"bastion {HOST_KEY}\n"
 
 
+def test_what_somebody_has_set_for_every_host_does_not_lead_away_from_the_bastion(tmp_path: Path) -> None:
+    write(tmp_path / "ours", REACHED.with_grants([grant("deploy")]))
+    theirs = """
+Host *
+    HostName %h.corp.example
+    User me
+    Port 2200
+    ProxyJump jump.corp.example
+    IdentityFile ~/.ssh/id_rsa
+    IdentitiesOnly no
+    PubkeyAuthentication no
+    StrictHostKeyChecking no
+    UserKnownHostsFile /dev/null
+"""
+    (tmp_path / "config").write_text(f'Include "{tmp_path}/ours/hosts"\n{theirs}')
+    inner = asked_of_openssh(tmp_path, "web-1.staging.eu")
+    said = [inner[name] for name in ("hostname", "user", "proxyjump", "pubkeyauthentication", "stricthostkeychecking")]
+    assert said == [["web-1.staging.eu"], ["deploy"], ["bastion-staging-eu"], ["true"], ["true"]]
+    assert inner["userknownhostsfile"] == [str(tmp_path / "ours" / "known_hosts")]
+    outer = asked_of_openssh(tmp_path, "bastion-staging-eu")
+    assert (outer["hostname"], outer["port"], outer["user"]) == (["bastion.example.com"], ["2222"], ["bastion"])
+    assert outer["proxyjump"] == ["jump.corp.example"], "some reach the outside by a jump of their own"
+
+
 @pytest.mark.parametrize(
     ("grants", "user"),
     [
