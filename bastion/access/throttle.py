@@ -11,20 +11,24 @@ where it fails. What can be guessed (the codes that people type) is counted befo
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from ipaddress import ip_network
 
 from bastion.core.audit import Event, Kind
 from bastion.core.errors import Refused, TooOften, Unauthenticated
-from bastion.core.geofence import Address, Place
+from bastion.core.geofence import Address, Network, Place
 from bastion.core.grant import spell
 from bastion.core.identity import IdentityId
 from bastion.core.limits import Limits
 from bastion.ports import Clock, Coordination, Store
 
 DEFAULT = Limits()
+
+NEIGHBOURS = 16
+"""Networks of IPv6 whose attempts are borne of one site, which has 65,536 of them to guess from (RFC 6177): each would
+be a counter more, and one guesser could fill the coordination with them, so that nobody logs in."""
 
 
 class Throttle:
@@ -51,11 +55,11 @@ class Throttle:
         """
         limit = self._limits.strangers if who is None else self._limits.failures
         what = "Too many wrong attempts to prove who you are" + ("" if who is None else ", from this address")
-        return await self._count(_key("failed", place.address, who), limit, what, place, who)
+        return await self._count("failed", limit, what, place, who)
 
     async def forgive(self, place: Place, who: IdentityId | None = None) -> None:
         """What was counted beforehand did not fail."""
-        await self._coordination.forgive(_key("failed", place.address, who))
+        await self._forgive("failed", place.address, who)
 
     async def begun(self, place: Place, kind: str) -> None:
         """Count a login of ``kind`` that begins; it costs memory before anything is proven.
@@ -64,14 +68,13 @@ class Throttle:
             TooOften: too many were begun and not finished; this one shall not be.
             Unavailable: the coordination or the audit log did not answer.
         """
-        key = _key(f"begun {kind}", place.address)
         what = "Too many logins were begun from your address and not finished"
-        if (refusal := await self._count(key, self._limits.begun, what, place)) is not None:
+        if (refusal := await self._count(f"begun {kind}", self._limits.begun, what, place)) is not None:
             raise refusal
 
     async def finished(self, address: Address, kind: str) -> None:
         """A login that was begun has come to its end: whoever finishes what they begin is not held up."""
-        await self._coordination.forgive(_key(f"begun {kind}", address))
+        await self._forgive(f"begun {kind}", address)
 
     @asynccontextmanager
     async def watching(self, place: Place, who: IdentityId | None = None) -> AsyncIterator[None]:
@@ -91,15 +94,21 @@ class Throttle:
             raise
 
     async def _count(
-        self, key: str, limit: int, what: str, place: Place, who: IdentityId | None = None
+        self, counter: str, limit: int, what: str, place: Place, who: IdentityId | None = None
     ) -> TooOften | None:
-        tally = await self._coordination.count(key, self._limits.window)
-        if tally.number <= limit:
-            return None
-        if tally.number == limit + 1:  # once a window: a flood must not fill the audit log
-            await self._write(what, limit, tally.left, place, who)
-        minutes = max(1, -(-tally.left // timedelta(minutes=1)))
-        return TooOften(f"{what}. Try again in {spell(timedelta(minutes=minutes))}.", retry_after=tally.left)
+        for network, factor in counted(place.address):  # the widest first: beyond its limit no more counters are made
+            tally = await self._coordination.count(_key(counter, network, who), self._limits.window)
+            if tally.number <= limit * factor:
+                continue
+            if tally.number == limit * factor + 1:  # once a window: a flood must not fill the audit log
+                await self._write(what, limit * factor, tally.left, place, who)
+            minutes = max(1, -(-tally.left // timedelta(minutes=1)))
+            return TooOften(f"{what}. Try again in {spell(timedelta(minutes=minutes))}.", retry_after=tally.left)
+        return None
+
+    async def _forgive(self, counter: str, address: Address, who: IdentityId | None = None) -> None:
+        for network, _ in counted(address):
+            await self._coordination.forgive(_key(counter, network, who))
 
     async def _write(self, what: str, limit: int, left: timedelta, place: Place, who: IdentityId | None) -> None:
         now = self._clock.now()
@@ -117,14 +126,16 @@ class Throttle:
             await transaction.append(event)
 
 
-def counted(address: Address) -> str:
-    """What counts as one address: of IPv6 the /64, which one machine has all of (RFC 4291, section 2.5.4)."""
+def counted(address: Address) -> list[tuple[Network, int]]:
+    """What counts as one address, and how many of it as one site: of IPv6 the /64, which one machine has all of
+    (RFC 4291, section 2.5.4), and the /48.
+    """
     if address.version == 4:
-        return str(address)
-    return str(ipaddress.ip_network(f"{address}/64", strict=False))
+        return [(ip_network(address), 1)]
+    return [(ip_network((address, 48), strict=False), NEIGHBOURS), (ip_network((address, 64), strict=False), 1)]
 
 
-def _key(what: str, address: Address, who: IdentityId | None = None) -> str:
+def _key(counter: str, network: Network, who: IdentityId | None) -> str:
     """Of one length whatever it stands for, and nobody's name lies in the coordination."""
-    whose = counted(address) if who is None else f"{counted(address)} {who}"
-    return f"{what}:{hashlib.sha256(whose.encode()).hexdigest()}"
+    whose = str(network) if who is None else f"{network} {who}"
+    return f"{counter}:{hashlib.sha256(whose.encode()).hexdigest()}"

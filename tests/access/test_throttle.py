@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bastion.access.throttle import Throttle
+from bastion.access.throttle import NEIGHBOURS, Throttle
 from bastion.core.audit import Kind
 from bastion.core.errors import NotFound, TooOften, Unauthenticated, Unavailable
 from bastion.core.geofence import Place, parse_address
@@ -86,6 +86,20 @@ async def test_of_ipv6_a_whole_network_is_one_address(counted: Counted, one: str
     for _ in range(LIMITS.strangers):
         assert await counted.throttle.failed(at(one)) is None
     assert (await counted.throttle.failed(at(other)) is not None) is is_shared
+
+
+async def test_a_site_with_all_its_networks_makes_few_counters(counted: Counted) -> None:
+    """Or it would fill the coordination with them, and nobody could log in."""
+    kept = counted.office.coordination._counts
+    for network in range(1000):
+        await counted.throttle.failed(at(f"2001:db8:1:{network:x}::1"))
+    assert len(kept) == 1 + LIMITS.strangers * NEIGHBOURS
+    (event,) = await counted.office.events(Kind.LOGIN_THROTTLED)
+    assert event.details["limit"] == LIMITS.strangers * NEIGHBOURS
+    assert await counted.throttle.failed(at("2001:db8:2:1::1")) is None
+    for network in range(LIMITS.begun * NEIGHBOURS + 5):
+        await counted.throttle.begun(at(f"2001:db8:3:{network:x}::1"), "ssh")
+        await counted.throttle.finished(parse_address(f"2001:db8:3:{network:x}::1"), "ssh")
 
 
 async def test_what_is_finished_was_not_begun_in_vain(counted: Counted) -> None:

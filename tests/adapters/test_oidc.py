@@ -294,6 +294,19 @@ async def test_a_token_signed_with_an_algorithm_that_the_issuer_does_not_use_log
         assert (await Pair(honest.provider, fresh, session).log_in()).subject == "alice"
 
 
+async def test_a_key_that_is_for_another_algorithm_signs_nothing_here(clock: FakeClock) -> None:
+    """Its issuer keeps it for one kind of signature; another that fits its type may be broken some day."""
+    async with pair(clock, algorithm="RS256") as both:
+        both.provider.alter_keys = lambda said: {"keys": [key | {"alg": "PS256"} for key in said["keys"]]}
+        with pytest.raises(Unauthenticated, match="0 keys"):
+            await both.log_in()
+
+
+def test_a_token_of_megabytes_is_not_even_read() -> None:
+    with pytest.raises(Unauthenticated, match="1048576 characters"):
+        read_header("e" * 2**20, ALGORITHMS, ID_TOKEN)
+
+
 async def test_a_garbled_signature_logs_nobody_in(honest: Pair) -> None:
     honest.provider.alter_token = lambda token: token[:-8] + ("A" * 8 if not token.endswith("A" * 8) else "B" * 8)
     with pytest.raises(Unauthenticated):
