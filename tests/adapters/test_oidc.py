@@ -24,7 +24,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
 from bastion.access.pkce import challenge_of, new_secret
-from bastion.adapters.oidc import OidcProvider
+from bastion.adapters.oidc import OidcProvider, logout_token, workload_token
 from bastion.adapters.oidc.fetch import MAX_ANSWER, check_url
 from bastion.adapters.oidc.id_token import check_renewed
 from bastion.adapters.oidc.keys import MAX_AGE, REFETCH_PAUSE, read_keys
@@ -151,6 +151,7 @@ LIES = {
     "expiry true": changed(exp=True),
     "issued in the future": moved("iat", 61),
     "no time of issue": without("iat"),
+    "issued at true": changed(iat=True),
     "not valid yet": moved("nbf", 61),
     "not valid before NaN": changed(nbf=float("nan")),
     "authenticated in the future": lambda said: said | {"auth_time": said["iat"] + 61},
@@ -397,7 +398,9 @@ async def test_a_withdrawn_key_is_believed_no_longer_than_the_cache_lasts(honest
 async def test_a_token_without_a_key_id_needs_a_set_that_leaves_no_choice(honest: Pair) -> None:
     key = honest.provider._keys[0]
     honest.provider.sign = lambda claims: jwt.encode({"alg": "ES256"}, claims, key)
-    assert (await honest.log_in()).subject == "alice"
+    rsa = RSAKey.generate_key(2048, auto_kid=True).as_dict(private=False)
+    honest.provider.alter_keys = lambda said: {"keys": [*said["keys"], rsa]}
+    assert (await honest.log_in()).subject == "alice", "a key of another type is no choice"
     other = ECKey.generate_key("P-256", auto_kid=True).as_dict(private=False)
     honest.provider.alter_keys = lambda said: {"keys": [*said["keys"], other]}
     async with aiohttp.ClientSession() as session:
@@ -662,3 +665,22 @@ def test_a_renewed_id_token_needs_no_nonce(clock: FakeClock) -> None:
 def test_a_renewed_id_token_about_somebody_or_something_else_is_refused(clock: FakeClock, lie: dict[str, Any]) -> None:
     with pytest.raises(Unauthenticated):
         renewed(clock, **lie)
+
+
+# ------------------------------------------------------------------------------------- tokens that another issuer made
+
+
+def test_another_issuers_token_is_refused_however_it_came_to_be_judged(clock: FakeClock) -> None:
+    """Tokens go to the issuer that they name; should that ever be another's, its word does not count for this one."""
+    now, issuer = clock.now(), "https://login.example.com"
+    times = {"iat": int(now.timestamp()), "exp": int(now.timestamp()) + 60}
+    said = {"sub": "alice", "aud": "bastion", "jti": "1", **times}
+    logout = said | {"events": {logout_token.EVENT: {}}}
+    assert logout_token.check(logout | {"iss": issuer}, issuer=issuer, client_id="bastion", now=now).subject == "alice"
+    work = workload_token.check(said | {"iss": issuer}, issuer=issuer, audiences=["bastion"], now=now)
+    assert work.subject == "alice"
+    for other in ({"iss": "https://evil.example"}, {}):
+        with pytest.raises(Unauthenticated, match="iss"):
+            logout_token.check(logout | other, issuer=issuer, client_id="bastion", now=now)
+        with pytest.raises(Unauthenticated, match="iss"):
+            workload_token.check(said | other, issuer=issuer, audiences=["bastion"], now=now)

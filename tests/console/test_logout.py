@@ -20,6 +20,7 @@ from joserfc.jwk import ECKey
 from bastion.access.tokens import Audience
 from bastion.adapters.oidc.keys import REFETCH_PAUSE
 from bastion.core.audit import EventFilter, Kind
+from bastion.core.errors import Unavailable
 from bastion.core.identity import Identity, IdentityId, IdentityKind
 from bastion.demo.browser import ScriptedBrowser
 from bastion.ports import KeptLogin, Revocation
@@ -184,6 +185,22 @@ async def test_a_logout_token_is_used_once(console: Console, clock: FakeClock) -
     clock.advance(timedelta(seconds=200))  # it is remembered for longer than it can be used
     assert (await send(console, used))[0] == 400
     assert await is_in(console, again)
+
+
+async def test_a_logout_that_could_not_be_obeyed_may_come_again(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, sent = await log_in(console), logout_token(console)
+    with monkeypatch.context() as broken:
+
+        async def unwell(identity: IdentityId) -> Identity:
+            raise Unavailable("The database is away.")
+
+        broken.setattr(console.store, "identity", unwell)
+        assert (await send(console, sent))[0] == 503
+    assert await is_in(console, token)
+    assert await send(console, sent) == (200, "")
+    assert not await is_in(console, token)
 
 
 async def test_a_login_that_is_not_known_is_nothing_to_end(console: Console) -> None:
