@@ -169,6 +169,13 @@ LIES = {
 }
 
 
+async def test_an_answer_without_an_id_token_logs_nobody_in(honest: Pair) -> None:
+    """An access token says what may be done, and not who is there."""
+    honest.provider.alter_token = lambda token: None  # type: ignore[assignment,return-value]  # as a provider may
+    with pytest.raises(Unavailable, match="no ID token"):
+        await honest.log_in()
+
+
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
 async def test_an_id_token_that_says_something_else_logs_nobody_in(
     honest: Pair, lie: Callable[[dict[str, Any]], dict[str, Any]]

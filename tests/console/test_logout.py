@@ -8,7 +8,8 @@ import hashlib
 import hmac
 import json
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,9 +18,13 @@ import aiohttp
 import pytest
 from joserfc.jwk import ECKey
 
+from bastion.access.endings import Endings, Logouts
+from bastion.access.keeping import Keeping
 from bastion.access.tokens import Audience
 from bastion.adapters.oidc.keys import REFETCH_PAUSE
+from bastion.adapters.seal import FileSeal
 from bastion.core.audit import EventFilter, Kind
+from bastion.core.ending import LogoutNotice
 from bastion.core.errors import Unavailable
 from bastion.core.identity import Identity, IdentityId, IdentityKind
 from bastion.demo.browser import ScriptedBrowser
@@ -201,6 +206,40 @@ async def test_a_logout_that_could_not_be_obeyed_may_come_again(
     assert await is_in(console, token)
     assert await send(console, sent) == (200, "")
     assert not await is_in(console, token)
+
+
+@dataclass(frozen=True, slots=True)
+class SameNumber:
+    """An issuer whose every logout token has the number 1."""
+
+    issuer: str
+    until: datetime
+
+    async def logout_notice(self, unverified_token: str) -> LogoutNotice:
+        return LogoutNotice(self.issuer, "alice", None, "1", self.until)
+
+    async def end_session_url(self, unverified_token: str | None) -> str | None:
+        return None
+
+
+async def test_a_token_of_one_issuer_does_not_use_up_anothers(
+    console: Console, clock: FakeClock, tmp_path: Path
+) -> None:
+    """Both number their tokens as they like; else one could keep the other's people logged in."""
+    people = [IdentityId(f"https://{name}.example.com", "alice") for name in ("one", "two")]
+    tokens = [await log_in(console, person) for person in people]
+    endings = Endings(store=console.store, coordination=console.coordination, clock=clock, node="node-1")
+    logouts = Logouts(
+        issuers=[SameNumber(person.issuer, clock.now()) for person in people],
+        endings=endings,
+        keeping=Keeping(seal=FileSeal(tmp_path / "logins")),
+        store=console.store,
+        coordination=console.coordination,
+        clock=clock,
+    )
+    for person, token in zip(people, tokens, strict=True):
+        await logouts.at_issuer(person.issuer, "a token")
+        assert not await is_in(console, token)
 
 
 async def test_a_login_that_is_not_known_is_nothing_to_end(console: Console) -> None:
