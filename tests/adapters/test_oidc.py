@@ -26,7 +26,7 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from bastion.access.pkce import challenge_of, new_secret
 from bastion.adapters.oidc import OidcProvider, logout_token, workload_token
 from bastion.adapters.oidc.fetch import MAX_ANSWER, check_url
-from bastion.adapters.oidc.id_token import check_renewed
+from bastion.adapters.oidc.id_token import Expected, check, check_renewed
 from bastion.adapters.oidc.keys import MAX_AGE, REFETCH_PAUSE, read_keys
 from bastion.adapters.oidc.metadata import ALGORITHMS
 from bastion.adapters.oidc.signature import ID_TOKEN, read_header
@@ -174,6 +174,16 @@ async def test_an_answer_without_an_id_token_logs_nobody_in(honest: Pair) -> Non
     honest.provider.alter_token = lambda token: None  # type: ignore[assignment,return-value]  # as a provider may
     with pytest.raises(Unavailable, match="no ID token"):
         await honest.log_in()
+
+
+def test_a_token_that_was_made_beside_an_access_token_does_not_come_without_it(clock: FakeClock) -> None:
+    now = int(clock.now().timestamp())
+    issuer = "https://login.example.com"
+    said = {"iss": issuer, "sub": "alice", "aud": "bastion", "iat": now, "exp": now + 60, "nonce": "n"}
+    expected = Expected(issuer, "bastion", "n", access_token=None)
+    assert check(said, "ES256", expected, clock.now()).subject == "alice"
+    with pytest.raises(Unauthenticated, match="at_hash without"):
+        check(said | {"at_hash": "AAAAAAAAAAAAAAAAAAAAAA"}, "ES256", expected, clock.now())
 
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from joserfc.jwk import ECKey
 
 from bastion.access.tokens import Audience
-from bastion.access.workload import SubjectRule
+from bastion.access.workload import SubjectRule, WorkloadRule
 from bastion.core.audit import EventFilter
 from bastion.core.grant import Request, can_review
-from bastion.core.identity import Identity, IdentityId, IdentityKind
+from bastion.core.identity import Identity, IdentityId, IdentityKind, VerifiedClaims
 from bastion.core.policy import Demands
 from bastion.core.target import Scope
 from bastion.demo.browser import ScriptedBrowser
@@ -229,6 +229,23 @@ def test_a_star_stays_within_its_part(pattern: str, subject: str) -> None:
 
     if "**" not in single:
         assert SubjectRule(single).matches(subject) == means(single, subject)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "audience", "subject", "covers"),
+    [
+        ("https://ci.example", "bastion", "ci", True),
+        ("https://other.example", "bastion", "ci", False),
+        ("https://ci.example", "another bastion", "ci", False),
+        ("https://ci.example", "bastion", "other", False),
+    ],
+)
+def test_a_rule_is_about_one_issuer_one_audience_and_its_subjects(
+    clock: FakeClock, issuer: str, audience: str, subject: str, covers: bool
+) -> None:
+    """Of two rules for the same subject, what a token was made for says which is meant."""
+    rule = WorkloadRule("https://ci.example", "bastion", SubjectRule("ci"), "builder", frozenset())
+    assert rule.covers(VerifiedClaims(issuer, subject, {"aud": audience}, clock.now())) is covers
 
 
 async def test_a_workload_is_not_taken_for_a_person(console: Console) -> None:

@@ -149,6 +149,15 @@ async def test_nobody_is_ended_by_an_address_that_two_have_verified_or_that_nobo
     assert (await is_in(console, one), await is_in(console, two)) == (True, True)
 
 
+async def test_what_is_called_an_address_is_not_taken_for_an_id(console: Console) -> None:
+    """Somebody whose address nobody has verified is found by their id alone, and an address is none."""
+    token = await log_in(console, "alice@corp.example", email=None)
+    subject = {"format": "email", "email": f"{console.provider.issuer}#alice@corp.example"}
+    sent = console.transmitter.sign(console.transmitter.claims(subject=subject))
+    assert (await push(console, sent))[0] == 202
+    assert await is_in(console, token)
+
+
 async def test_a_transmitter_is_not_listened_to_about_other_issuers_people(console: Console) -> None:
     other = "https://other.example.com"
     token = await log_in(console, issuer=other)
