@@ -176,6 +176,12 @@ async def test_a_token_that_is_no_workloads_lets_nobody_in(console: Console, for
     assert await console.store.events(EventFilter(kind="login:succeeded")) == []
 
 
+async def test_for_the_token_of_an_issuer_that_is_not_listed_no_other_is_asked(console: Console) -> None:
+    _, answer = await exchange(console, changed(iss="https://evil.example")(console))
+    assert "not of an issuer whose workloads are let in" in answer["error_description"]
+    assert console.provider.requests == {}
+
+
 async def test_the_fence_is_asked_before_the_token(console: Console) -> None:
     status, answer = await exchange(console, console.provider.token(claims(console)), source=OUTSIDE)
     assert (status, answer["error"]) == (403, "access_denied")

@@ -165,6 +165,12 @@ async def test_a_token_that_is_no_logout_token_for_us_logs_nobody_out(
     assert await ends(console) == 0
 
 
+async def test_for_the_token_of_an_issuer_that_is_not_ours_no_other_is_asked(console: Console) -> None:
+    _, answer = await send(console, logout_token(console, iss="https://evil.example"))
+    assert "not of an identity provider of this bastion" in answer
+    assert console.provider.requests == {}
+
+
 @pytest.mark.parametrize("alg", ["none", "HS256"])
 async def test_a_logout_token_without_the_issuers_signature_logs_nobody_out(console: Console, alg: str) -> None:
     def part(value: dict[str, Any]) -> bytes:
