@@ -27,6 +27,7 @@ from bastion.adapters.store import SqlStore, migrations, open_store
 from bastion.adapters.store.engines import Engine, open_engine
 from bastion.adapters.store.postgresql import WRITER_LOCK
 from bastion.adapters.store.queries import Query
+from bastion.adapters.store.sqlite import SqliteEngine
 from bastion.adapters.store.tables import metadata
 from bastion.core.audit import Event, EventFilter, Kind
 from bastion.core.errors import ConfigError, Unavailable
@@ -294,6 +295,22 @@ async def test_postgresql_is_set_to_survive_a_power_cut_whatever_its_own_setting
     wanted = ("SHOW synchronous_commit", "SHOW transaction_isolation")
     assert await settings_of(engine, *wanted) == ["on", "read committed"]
     await engine.close()
+
+
+async def test_a_statement_whose_transaction_did_not_begin_is_not_kept(sqlite_url: str) -> None:
+    """SQLite would keep it at once and by itself: the lock that was in the way is gone when it comes."""
+    store = await open_store(sqlite_url)
+    engine, insert = SqliteEngine(file_of(sqlite_url), SHORT), text("INSERT INTO events (seq) VALUES (1)")
+    with closing(sqlite3.connect(file_of(sqlite_url), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        await engine.begin()
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            await engine.run(insert)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        await engine.run(insert)
+    assert await displays(store) == []
+    await engine.close()
+    await store.close()
 
 
 async def test_what_is_asked_together_is_of_one_moment(store: SqlStore, url: str) -> None:

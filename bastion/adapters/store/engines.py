@@ -27,7 +27,9 @@ class Pen(Protocol):
     """The one connection that writes. What the database raises comes as it is; see `failures`."""
 
     async def begin(self) -> None:
-        """Begin a transaction in which no other writer's statements come between, of this node or another."""
+        """Begin a transaction in which no other writer's statements come between, of this node or another. What it
+        raises may come from the first statement instead.
+        """
         ...
 
     def run(self, statement: Executable, values: Values | None = None) -> Awaitable[Answer]:

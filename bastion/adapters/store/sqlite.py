@@ -47,6 +47,7 @@ class SqliteEngine:
         self._patience = patience
         self._opened = _inode(path)
         self._writer = _Threads(1, lambda: self._connect("synchronous=FULL", "foreign_keys=ON"))
+        self._transaction = _Transaction()
         self._readers = _Threads(READERS, lambda: self._connect("query_only=ON"))
 
     async def read(self, asked: Sequence[Query]) -> Sequence[Answer]:
@@ -57,11 +58,12 @@ class SqliteEngine:
         return self
 
     async def begin(self) -> None:
-        # Without IMMEDIATE a transaction that reads before it writes fails, or loses an update, when two meet.
-        await self._writer.do(lambda connection: connection.execute("BEGIN IMMEDIATE"))
+        """Not waited for: the first statement is next in the same thread, and raises what this does."""
+        self._transaction = _Transaction()
+        self._writer.ask(self._transaction.begin).add_done_callback(asyncio.Future.exception)
 
     def run(self, statement: Executable, values: Values | None = None) -> asyncio.Future[Answer]:
-        return self._writer.ask(_running(statement, values))
+        return self._writer.ask(self._transaction.inside(_running(statement, values)))
 
     async def commit(self) -> None:
         await self._writer.do(sqlite3.Connection.commit)
@@ -121,6 +123,30 @@ def _running(statement: Executable, values: Values | None) -> Callable[[sqlite3.
         return compiled.answer(cursor.fetchall(), cursor.rowcount)
 
     return run
+
+
+class _Transaction:
+    """One of the writer's, from its beginning; SQLite would keep a statement outside of any at once."""
+
+    _failure: BaseException | None = None
+
+    def begin(self, connection: sqlite3.Connection) -> None:
+        try:
+            # Without IMMEDIATE a transaction that reads before it writes fails, or loses an update, when two meet.
+            connection.execute("BEGIN IMMEDIATE")
+        except BaseException as error:
+            self._failure = error
+            raise
+
+    def inside(self, run: Callable[[sqlite3.Connection], T]) -> Callable[[sqlite3.Connection], T]:
+        """``run``, if the transaction is still there."""
+
+        def inside(connection: sqlite3.Connection) -> T:
+            if not connection.in_transaction:
+                raise self._failure or sqlite3.OperationalError("the transaction is over")
+            return run(connection)
+
+        return inside
 
 
 def _of_one_moment(connection: sqlite3.Connection, runs: Sequence[Callable[[sqlite3.Connection], T]]) -> list[T]:

@@ -80,6 +80,7 @@ _END_SESSION = (
     update(sessions)
     .where(sessions.c.id == bindparam("session"), sessions.c.ended_at.is_(None))
     .values(ended_at=bindparam("at"), ending=bindparam("end"), exit_status=bindparam("status"))
+    .returning(sessions)
 )
 
 
@@ -153,8 +154,8 @@ class SqlTransaction:
 
     async def end_session(self, session_id: str, end: End, at: datetime, exit_status: int | None = None) -> Session:
         ended = {"session": session_id, "at": at, "end": end.value, "status": exit_status}
-        await self._block.run(_END_SESSION, ended)
-        return read_session(found(await self._first(queries.session(session_id)), "session", session_id))
+        row = (await self._block.run(_END_SESSION, ended)).first or await self._first(queries.session(session_id))
+        return read_session(found(row, "session", session_id))
 
     async def link_chat(self, link: ChatLink) -> None:
         await self._replace(chat_links, link_values(link))
