@@ -129,10 +129,8 @@ class FakeSlack:
                 case _:
                     state = {"value": value}
             values[block["block_id"]] = {"value": state}
-        payload = self._payload("view_submission", user, TEAM, None)
-        return await self.deliver(
-            "interactive", payload | {"view": {"id": "V1", "callback_id": "request", "state": {"values": values}}}
-        )
+        view = {"id": "V1", "type": "modal", "callback_id": "request", "state": {"values": values}}
+        return await self.deliver("interactive", self._payload("view_submission", user, TEAM, None) | {"view": view})
 
     async def open_home(self, user: str) -> None:
         event = {"type": "app_home_opened", "user": user, "tab": "home"}

@@ -384,6 +384,16 @@ async def test_discord_is_answered_when_it_pings_and_only_when_it_signs(office: 
             assert (await chat.send(chat.platform.interaction("sam", {"type": 1}, how)))[0] == 401
 
 
+async def test_what_discord_signed_is_the_body_as_it_was_sent(office: Office) -> None:
+    """And not what it means: the same JSON with other spaces is another body."""
+    async with chat_on("discord", office) as chat:
+        sent = granting(chat, "sam")
+        re_encoded = json.dumps(json.loads(sent.body), indent=1).encode()
+        assert (await chat.send(replace(sent, body=re_encoded)))[0] == 401
+        assert await grants(chat) == 0
+        assert (await chat.send(sent))[0] == 200
+
+
 async def test_discords_direct_messages_have_no_guild_and_are_not_listened_to(office: Office) -> None:
     async with chat_on("discord", office) as chat:
         what = {"type": 2, "guild_id": None, "data": {"name": "bastion"}}

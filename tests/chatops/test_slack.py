@@ -324,9 +324,10 @@ async def test_nothing_happens_without_the_signature(chat: Slack) -> None:
     assert {(event.address, event.country) for event in events} == {("127.0.0.1", "DE")}
 
 
-async def test_two_signatures_are_none(chat: Slack) -> None:
+@pytest.mark.parametrize("twice", [("X-Slack-Signature", "v0=" + "0" * 64), ("X-Slack-Request-Timestamp", "1")])
+async def test_two_signatures_are_none(chat: Slack, twice: tuple[str, str]) -> None:
     body = form(GRANT, "U0SAM")
-    headers = [*chat.sign(body).items(), ("X-Slack-Signature", "v0=" + "0" * 64)]
+    headers = [*chat.sign(body).items(), twice]
     async with chat.http.post(chat.url, data=body, headers=headers) as response:
         assert response.status == 401
     assert await chat.grants() == 0

@@ -485,6 +485,8 @@ async def test_slacks_question_for_the_address_is_answered_only_when_signed(http
     json_type = {"Content-Type": "application/json"}
     assert await http.send("/events", body, http.sign(body) | json_type) == (200, {"challenge": "3eZbrw1aB"})
     assert (await http.send("/events", body, json_type))[0] == 401
+    re_encoded = json.dumps(json.loads(body), indent=1).encode()
+    assert (await http.send("/events", re_encoded, http.sign(body) | json_type))[0] == 401
 
 
 async def test_without_a_bot_token_there_are_commands_alone(office: Office, fake: FakeSlack) -> None:
