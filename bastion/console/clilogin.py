@@ -58,9 +58,9 @@ def _client(wish: Mapping[str, Any]) -> str:
 
 
 def _remedy(wish: Mapping[str, Any]) -> Remedy | None:
-    if (said := wish.get("step_up")) is None:
+    if "step_up" not in wish:
         return None
-    if not isinstance(said, str):
+    if not isinstance(said := wish["step_up"], str):
         raise web.HTTPBadRequest(text="step_up is not a string.")
     try:
         return Remedy.parse(said)
