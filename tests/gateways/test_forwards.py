@@ -16,12 +16,15 @@ from typing import Any
 
 import pytest
 
+from bastion.adapters.recordings.writing import FileRecorder
 from bastion.core.audit import Kind
+from bastion.core.errors import Unavailable
 from bastion.core.geofence import Place
 from bastion.core.identity import Identity
 from bastion.core.opening import Opening
 from bastion.core.policy import SSH_ACTIONS, Action
 from bastion.core.session import End, Session
+from bastion.gateways.ssh import pipe
 from tests.services.ports import free_port
 from tests.services.sockets import ask
 from tests.world import WEB_STAGING, World, person, until
@@ -288,8 +291,21 @@ async def test_a_forward_needs_its_action_and_the_target_its_list(door: World, a
     assert not await sessions_of(door, ada)
 
 
+CAUSES = {"revoked": End.REVOKED, "expired": End.EXPIRED, "left the fence": End.FENCE}
+
+
+async def come_to_pass(cause: str, door: World, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    match cause:
+        case "revoked":
+            await door.revoke(await door.store.grant(session.grant_id))
+        case "expired":
+            monkeypatch.setattr(door.clock, "skew", door.clock.skew + (session.until - door.clock.now()))
+        case _:
+            monkeypatch.setattr(door.locator, "locate", lambda address: Place(address, "BR", "a test"))
+
+
 @shared
-@pytest.mark.parametrize("cause", ["revoked", "expired", "left the fence"])
+@pytest.mark.parametrize("cause", CAUSES)
 async def test_what_ends_a_grant_cuts_its_forwards(
     door: World, ada: Identity, cause: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,19 +315,13 @@ async def test_what_ends_a_grant_cuts_its_forwards(
         writer.write(b"still")
         assert await reader.readexactly(5) == b"STILL"
         (session,) = await sessions_of(door, ada)
-        match cause:
-            case "revoked":
-                await door.revoke(await door.store.grant(session.grant_id))
-            case "expired":
-                monkeypatch.setattr(door.clock, "skew", door.clock.skew + (session.until - door.clock.now()))
-            case _:
-                monkeypatch.setattr(door.locator, "locate", lambda address: Place(address, "BR", "a test"))
+        await come_to_pass(cause, door, session, monkeypatch)
         async with asyncio.timeout(15):
             assert await reader.read(-1) == b""
         writer.close()
         await until(lambda: service.open == 0)
         (session,) = await all_ended(door, ada)
-    assert session.end == {"revoked": End.REVOKED, "expired": End.EXPIRED, "left the fence": End.FENCE}[cause]
+    assert session.end is CAUSES[cause]
     assert "5 bytes sha256" in await marks(door, session)
 
 
@@ -331,28 +341,95 @@ async def test_a_client_that_leaves_ends_its_forwards_and_the_service_hears_it(d
 # -R and sockets -------------------------------------------------------------------------------------------------------
 
 
+async def allocated(client: Client) -> int:
+    """The port that the target chose."""
+    await client.says("Allocated port ")
+    return int(client.said.split(b"Allocated port ")[1].split()[0])
+
+
+async def nobody_listens(port: int) -> None:
+    async def is_refused() -> bool:
+        for address in LOOPBACKS:
+            try:
+                _, writer = await asyncio.open_connection(address, port)
+            except ConnectionRefusedError:
+                continue
+            writer.close()
+            return False
+        return True
+
+    await until(is_refused, 10)
+
+
 @shared
-async def test_the_target_listens_for_a_client_and_stops_with_the_grant(door: World, ada: Identity) -> None:
+@pytest.mark.parametrize("cause", CAUSES)
+async def test_the_target_listens_for_a_client_and_stops_with_the_grant(
+    door: World, ada: Identity, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = await ready(door, ada, Action.SSH_FORWARD_REMOTE)
     async with echo() as service, ssh(door, key, "-R", f"0:127.0.0.1:{service.port}") as client:
-        await client.says("Allocated port ")
-        port = int(client.said.split(b"Allocated port ")[1].split()[0])
+        port = await allocated(client)
         assert await exchange(port, b"from there", LOOPBACKS) == b"FROM THERE"
         reader, writer = await connect(port, LOOPBACKS)
         writer.write(b"live")
         assert await reader.readexactly(4) == b"LIVE"
         (session,) = await sessions_of(door, ada)
-        await door.revoke(await door.store.grant(session.grant_id))
+        await come_to_pass(cause, door, session, monkeypatch)
         assert await reader.read(-1) == b""
         writer.close()
         (session,) = await all_ended(door, ada)
-        for address in LOOPBACKS:
-            with pytest.raises(ConnectionRefusedError):
-                await asyncio.open_connection(address, port)
-    assert (session.action, session.end) == (Action.SSH_FORWARD_REMOTE, End.REVOKED)
+        await nobody_listens(port)
+    assert (session.action, session.end) == (Action.SSH_FORWARD_REMOTE, CAUSES[cause])
     written = await marks(door, session)
     assert "stream 1 closed: " in written
     assert "stream 2 opened" in written
+
+
+@shared
+async def test_a_listener_that_the_client_cancels_is_gone_and_its_streams_go_on(door: World, ada: Identity) -> None:
+    key = await ready(door, ada, Action.SSH_FORWARD_REMOTE)
+    async with echo() as service:
+        lead = ("-R", f"0:127.0.0.1:{service.port}")
+        async with mastered(door, key, *lead) as (client, order):
+            port = await allocated(client)
+            reader, writer = await connect(port, LOOPBACKS)
+            writer.write(b"before")
+            assert await reader.readexactly(6) == b"BEFORE"
+            await order("cancel", *lead)
+            await nobody_listens(port)
+            writer.write(b"after")
+            assert await reader.readexactly(5) == b"AFTER"
+            assert not [s for s in await sessions_of(door, ada) if s.ended_at]
+            writer.close()
+            (session,) = await all_ended(door, ada)
+    assert session.end is End.CLIENT
+    assert hashlib.sha256(b"beforeafter").hexdigest() in await marks(door, session)
+
+
+@shared
+@pytest.mark.parametrize("way", ["-L", "-R"])
+async def test_a_stream_whose_line_cannot_be_written_is_cut_and_carries_nothing_more(
+    door: World, ada: Identity, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recorded before delivered: what has no digest in the transcript reaches nobody."""
+    key, port = await ready(door, ada, Action.SSH_FORWARD_REMOTE), 0 if way == "-R" else free_port()
+    monkeypatch.setattr(pipe, "DECLARED", 10)
+    async with echo() as service, ssh(door, key, way, f"{port}:127.0.0.1:{service.port}") as client:
+        port = port or await allocated(client)
+        reader, writer = await connect(port, LOOPBACKS)
+        writer.write(b"few")
+        assert await reader.readexactly(3) == b"FEW"
+
+        def full(*_: Any) -> None:
+            raise Unavailable("The recording cannot be written.", detail="No space left on device")
+
+        monkeypatch.setattr(FileRecorder, "mark", full)
+        writer.write(b"more than a few")
+        assert await reader.read(-1) == b""
+        writer.close()
+        await until(lambda: service.open == 0, 15)
+        (session,) = await all_ended(door, ada)
+    assert session.end is End.RECORDER
 
 
 @shared

@@ -34,6 +34,7 @@ class Listening:
         self._open_at_client = open_at_client
         self._is_full = is_full
         self._pipes: set[Pipe] = set()
+        self._is_closing = False
         self._count = 0
         self._port = 0
         self._at_target: asyncssh.SSHListener | None = None
@@ -45,8 +46,8 @@ class Listening:
         """The target listens."""
         self._at_target = at_target
         self._port = at_target.get_port()
-        if self.ended.done():
-            at_target.close()
+        if self.ended.done() or self._is_closing:
+            self._stop_listening()
 
     def get_port(self) -> int:
         return self._port
@@ -56,18 +57,32 @@ class Listening:
         self._visit.mark(label)
 
     def close(self) -> None:
-        """The client wants no more of it, or is gone."""
-        self.cut(End.CLIENT)
+        """The client wants no more of it. Streams that are open go on, as with sshd; it ends with the last of them."""
+        self._is_closing = True
+        self._stop_listening()
+        self._end_when_idle()
 
     def cut(self, end: End) -> None:
         """End it, and every stream of it. Idempotent."""
         if self.ended.done():
             return
         self.ended.set_result(end)
-        if self._at_target is not None:
-            self._at_target.close()
+        self._stop_listening()
         for pipe in list(self._pipes):
             pipe.cut(end)
+
+    def _stop_listening(self) -> None:
+        at_target, self._at_target = self._at_target, None
+        if at_target is not None:
+            at_target.close()
+
+    def _end_when_idle(self) -> None:
+        if self._is_closing and not self._pipes:
+            self.cut(End.CLIENT)
+
+    def _has_ended(self, pipe: Pipe) -> None:
+        self._pipes.discard(pipe)
+        self._end_when_idle()
 
     async def accept(self, host: str = "", port: int = 0) -> PipeEnd:
         """Somebody connected at the target.
@@ -75,12 +90,12 @@ class Listening:
         Raises:
             ChannelOpenError: the client does not take it, there are too many, or the session is over.
         """
-        if self.ended.done() or len(self._pipes) >= MAX_STREAMS or self._is_full():
+        if self.ended.done() or self._is_closing or len(self._pipes) >= MAX_STREAMS or self._is_full():
             raise prohibited("Nobody takes this connection.")
         self._count += 1
         pipe = Pipe(f"{self._name} stream {self._count}", mark=self._visit.mark, failed=lambda: self.cut(End.RECORDER))
         self._pipes.add(pipe)
-        pipe.ended.add_done_callback(lambda _: self._pipes.discard(pipe))
+        pipe.ended.add_done_callback(lambda _: self._has_ended(pipe))
         try:
             pipe.open()
             await self._open_at_client(self, pipe, host, port)

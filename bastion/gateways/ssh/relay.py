@@ -203,6 +203,12 @@ class Relay:
     def client_closed(self) -> None:
         self._end(Ended(End.CLIENT, self._status, self._signal))
 
+    def client_lost(self, reason: str) -> None:
+        """The connection to the client broke, or it answered no more."""
+        if not self.ended.done():
+            self.mark(f"the connection to the client was lost: {reason}")
+            self.client_closed()
+
     def pause_client(self) -> None:
         """The target takes no more for now."""
         self._client.pause_reading()

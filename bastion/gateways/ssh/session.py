@@ -187,7 +187,9 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone = True
         self._leave_menu()
-        if self._opening is not None:
+        if self._opening is not None and exc is not None:
+            self._opening.client_lost(printable(str(exc)))
+        elif self._opening is not None:
             self._opening.client_closed()
 
     def _leave_menu(self) -> None:
