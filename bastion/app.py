@@ -517,6 +517,9 @@ _TARGET_TEXT = """\
 #   /etc/ssh/sshd_config.d/bastion.conf
 TrustedUserCAKeys /etc/ssh/bastion_ca.pub
 AuthorizedPrincipalsFile /etc/ssh/bastion_principals/%u
+# Forwards need AllowTcpForwarding, AllowStreamLocalForwarding and AllowAgentForwarding, sshd's own defaults: each
+# certificate says what its connection may do. With StreamLocalBindUnlink a socket of `ssh -R` takes the place of what
+# is there; without it, one that a killed bastion left behind has to be removed by hand.
 {principals}
 """
 

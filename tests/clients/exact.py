@@ -137,7 +137,8 @@ def copied(way: str) -> Callable[[Desk], Awaitable[Sequence[Kept]]]:
             case "scp_old":
                 return [Kept(WRITES, "scp", files=[content]), Kept(SFTP, "scp", files=[content])]
             case "rsync":
-                return [Kept(Action.SSH_EXEC)] * 2
+                ways = ("rsync to the target", "rsync from the target")
+                return [Kept(Action.SSH_EXEC, marks=[way]) for way in ways]
             case _:
                 return [Kept(SFTP, files=[content])] * 2
 

@@ -8,7 +8,7 @@ import os
 import struct
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,10 @@ from bastion.core.identity import Identity
 from bastion.core.opening import Opening
 from bastion.core.policy import SSH_ACTIONS, Action
 from bastion.core.session import End, Session
+from bastion.core.target import Target
 from bastion.gateways.ssh import pipe
+from bastion.gateways.ssh.hostproof import ProvenConnection
+from bastion.gateways.ssh.target import Connector
 from tests.services.ports import free_port
 from tests.services.sockets import ask
 from tests.world import WEB_STAGING, World, person, until
@@ -458,12 +461,16 @@ async def mastered(bastion: World, key: Path, *options: str) -> AsyncIterator[tu
     with tempfile.TemporaryDirectory(prefix="bastion-") as folder:
         control = f"{folder}/control"
 
-        async def order(what: str, *more: str) -> None:
+        async def order(what: str, *more: str, run: str = "") -> str:
+            """Something that the master does (`-O`), or a command by its connection; what that says."""
+            await until(Path(control).exists, 15)
             process = await asyncio.create_subprocess_exec(
-                "ssh", "-F", "none", "-S", control, "-O", what, *more, TARGET, stderr=asyncio.subprocess.PIPE
-            )
-            _, said = await process.communicate()
+                "ssh", "-F", "none", "-S", control, *(["-O", what] if what else []), *more, TARGET, run,
+                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            printed, said = await process.communicate()
             assert process.returncode == 0, said
+            return printed.decode()
 
         async with ssh(bastion, key, "-M", "-S", control, *options) as client:
             yield client, order
@@ -566,3 +573,23 @@ async def test_the_agent_is_reached_with_its_action_and_only_while_the_grant_liv
         await client.process.wait()
     await all_ended(door, ada)
     assert hashlib.sha256(b"QUESTION").hexdigest() in await marks(door, session)
+
+
+@shared
+async def test_the_agent_is_there_for_the_sessions_that_asked_for_it_and_permitted_to_no_other_line(
+    door: World, ada: Identity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sshd shows it to every session of a connection, and those of one client share theirs."""
+    key, permitted = await ready(door, ada, Action.SSH_AGENT), []
+    connect = Connector.connect
+
+    async def seen(self: Connector, target: Target, session: Session, permits: Collection[str]) -> ProvenConnection:
+        permitted.append("permit-agent-forwarding" in permits)
+        return await connect(self, target, session, permits)
+
+    monkeypatch.setattr(Connector, "connect", seen)
+    option = f"IdentityAgent={tmp_path / 'agent'}"
+    async with socket_echo(tmp_path / "agent"), mastered(door, key, "-A", "-o", option) as (_, order):
+        shown = [await order("", flag, "-o", option, run="echo $SSH_AUTH_SOCK") for flag in ("-a", "-A", "-a")]
+    assert [bool(path.strip()) for path in shown] == [False, True, False]
+    assert permitted == [False, True]

@@ -90,6 +90,7 @@ async def test_a_process_that_is_killed_is_reported_so(bastion: World) -> None:
     key = await ready(bastion)
     ran = await bastion.ssh(key, f"deploy@{WEB_STAGING}@bastion", "kill -KILL $$")
     assert ran.status == 255  # what OpenSSH's client makes of exit-signal
+    assert b'"ended by signal KILL"' in await bastion.transcript(await bastion.only_session())
 
 
 async def test_the_targets_log_names_the_session_and_the_person(bastion: World) -> None:

@@ -113,9 +113,13 @@ class SessionChannel(_RestrainedChannel, asyncssh.SSHServerChannel[bytes]):
     passed: tuple[str, ...] = PASSED_ENVIRONMENT
     """Of the target; see `Target.env`."""
 
+    lends_agent = False
+    """Whether its client asked that the agent be forwarded for this session, and it is."""
+
     async def _finish_agent_req_request(self) -> None:
         """Ask for it; a refusal is said, since a client's own answer to it is silence."""
         reason = await cast(RestrainedConnection, self._conn).agent_refused()
+        self.lends_agent = reason is None
         self._report_response(self._refuse(reason) if reason is not None else True)
 
     def _process_x11_req_request(self, packet: SSHPacket) -> bool:

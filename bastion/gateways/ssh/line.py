@@ -13,6 +13,7 @@ import asyncssh
 
 from bastion.access.admission import Admission, Admitted
 from bastion.core.certificate import PERMITS, permits
+from bastion.core.policy import Action
 from bastion.core.target import Target
 from bastion.gateways.ssh.target import Connector
 
@@ -31,12 +32,14 @@ class Line:
         target: Target,
         login: str,
         permitted: frozenset[str],
+        is_lending: bool,
         opened_for: str,
         opening: asyncio.Task[asyncssh.SSHClientConnection],
     ) -> None:
         self._target = target
         self._login = login
         self._permitted = permitted
+        self._is_lending = is_lending
         self._is_closed = False
         self.opened_for = opened_for
         """The id of the session that its certificate names."""
@@ -47,10 +50,15 @@ class Line:
         self.closing: asyncio.TimerHandle | None = None
         opening.add_done_callback(self._opened)
 
-    def serves(self, admitted: Admitted, needed: frozenset[str]) -> bool:
-        """Whether a channel of ``admitted``, whose certificate would have to permit ``needed``, may use it."""
+    def serves(self, admitted: Admitted, needed: frozenset[str], *, lending: bool) -> bool:
+        """Whether a channel of ``admitted``, whose certificate would have to permit ``needed``, may use it.
+
+        sshd shows the client's agent to every session of a connection on which it was asked for once. So those that
+        ask for it have lines of their own.
+        """
         return (
-            (self._target, self._login) == (admitted.target, admitted.session.login)
+            lending is self._is_lending
+            and (self._target, self._login) == (admitted.target, admitted.session.login)
             and needed <= self._permitted
             and not self.is_full
             and not self.is_lost
@@ -87,12 +95,15 @@ class Lines:
         self._lines: list[Line] = []
         self._is_closed = False
 
-    def take(self, admitted: Admitted, *, fresh: bool = False) -> Line:
-        """A line for one channel of ``admitted``, which may still be opening. Give it back with `leave`."""
+    def take(self, admitted: Admitted, *, fresh: bool = False, lending: bool = False) -> Line:
+        """A line for one channel of ``admitted``, which may still be opening. Give it back with `leave`.
+
+        With ``lending`` the client's agent is there for it.
+        """
         needed = permits({admitted.session.action})
-        line = next((line for line in self._lines if not fresh and line.serves(admitted, needed)), None)
-        if line is None:
-            line = self._open(admitted)
+        lending = lending or admitted.session.action is Action.SSH_AGENT
+        usable = (line for line in self._lines if not fresh and line.serves(admitted, needed, lending=lending))
+        line = next(usable, None) or self._open(admitted, lending=lending)
         if line.closing is not None:
             line.closing.cancel()
         line.channels += 1
@@ -116,12 +127,14 @@ class Lines:
             if line.channels == 0:
                 self._close(line)
 
-    def _open(self, admitted: Admitted) -> Line:
+    def _open(self, admitted: Admitted, *, lending: bool) -> Line:
         session, own = admitted.session, permits({admitted.session.action})
         others = [action for action in PERMITS if not permits({action}) <= own]
+        if not lending:
+            others.remove(Action.SSH_AGENT)
         permitted = own | permits(self._admission.permitted(admitted, others))
         opening = asyncio.ensure_future(self._connector.connect(admitted.target, session, permitted))
-        line = Line(admitted.target, session.login, permitted, session.id, opening)
+        line = Line(admitted.target, session.login, permitted, lending, session.id, opening)
         self._lines.append(line)
         return line
 

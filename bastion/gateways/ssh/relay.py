@@ -12,6 +12,7 @@ import asyncssh
 from bastion.core.errors import Unavailable
 from bastion.core.grant import spell
 from bastion.core.session import End
+from bastion.core.target import printable
 from bastion.core.watching import Step, Violation, Watch
 from bastion.ports import Recorder
 
@@ -196,6 +197,8 @@ class Relay:
 
     def target_killed(self, signal: tuple[str, bool, str, str]) -> None:
         self._signal = signal
+        if not self.ended.done():
+            self.mark(f"ended by signal {printable(signal[0], 32)}{', core dumped' if signal[1] else ''}")
 
     def target_closed(self) -> None:
         self._end(Ended(End.TARGET, self._status, self._signal))

@@ -13,6 +13,7 @@ import structlog
 
 from bastion.access.admission import Admitted, Terminal, Wish
 from bastion.access.certification import Proven
+from bastion.core.bulk import label
 from bastion.core.errors import BastionError, Refused
 from bastion.core.geofence import Address
 from bastion.core.policy import Action, Deny, NeedsGrant
@@ -318,6 +319,8 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
             began=visit.began,
         )
         visit.watch(relay.cut, relay.warn)
+        if self._command is not None and (transfer := label(self._command)) is not None:
+            relay.mark(transfer)
         self._opening = relay
         while self._unsaid:
             relay.say(self._unsaid.pop(0))
@@ -338,7 +341,7 @@ class ClientSession(asyncssh.SSHServerSession[bytes]):
 
     async def _over_a_line(self, admitted: Admitted, relay: Relay, *, refused: int = 0) -> Ended:
         """Take a line, and another one where the target takes no more sessions on that; at last one of its own."""
-        line = self._lines.take(admitted, fresh=refused > 1)
+        line = self._lines.take(admitted, fresh=refused > 1, lending=self._channel.lends_agent)
         try:
             return await self._over(line, admitted, relay)
         except asyncssh.ChannelOpenError as error:
