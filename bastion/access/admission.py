@@ -282,6 +282,10 @@ class Admission:
             return FileRights()
         return FileRights(read=limits(Action.SSH_SFTP_READ), write=limits(Action.SSH_SFTP_WRITE))
 
+    def _keeps_everything(self, access: Access, grant: Grant, now: datetime) -> bool:
+        ruling = self._policies.may_connect(access, grant, now)
+        return isinstance(ruling, Permitted) and ruling.keeps_everything
+
     async def _admit(self, wish: Wish, access: Access, allow: Allow, now: datetime) -> Admitted | Deny | NeedsGrant:
         target, session = access.target, self._session(wish, access, allow, now)
         environment = target.scope.environment
@@ -294,18 +298,21 @@ class Admission:
         try:
             files = self._file_rights(access, allow.grant, now)
             await self._write(session, access, allow, now)
-            return Admitted(session, target, allow.grant, await self._record(session, target, wish, now), access, files)
+            recorder = await self._record(session, access, allow.grant, wish.terminal, now)
+            return Admitted(session, target, allow.grant, recorder, access, files)
         except BaseException:
             await self._coordination.leave(session.identity, session.id)
             raise
 
-    async def _record(self, session: Session, target: Target, wish: Wish, now: datetime) -> Recorder:
+    async def _record(
+        self, session: Session, access: Access, grant: Grant, terminal: Terminal, now: datetime
+    ) -> Recorder:
         """Begin the recording; a session that cannot be recorded is ended in the log before it was opened."""
-        terminal = wish.terminal
+        full_until = None if terminal.term or self._keeps_everything(access, grant, now) else access.target.full_until
         try:
             return self._recordings.start(
                 session, columns=terminal.columns, rows=terminal.rows, term=terminal.term, at=now,
-                full_until=None if terminal.term else target.full_until,
+                full_until=full_until,
             )  # fmt: skip
         except BaseException:
             async with self._store.transaction() as transaction:

@@ -140,6 +140,8 @@ class Permitted:
     demands: Demands = Demands()
     limits: Limits = Limits()
     """Of files that are read or written, where that was asked about."""
+    keeps_everything: bool = False
+    """Of what a session without a terminal says, however much that is; see `Target.full_until`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -538,6 +538,43 @@ def test_a_limit_that_would_limit_nothing_is_a_mistake(
         CedarPolicies(forbid, catalogue)
 
 
+KEEPING = (
+    POLICY
+    + """@id("keep-production") @record("everything")
+permit (principal, action in [Action::"ssh:shell", Action::"ssh:exec"], resource in Environment::"production");
+"""
+)
+
+
+def test_a_permit_wants_everything_recorded_of_whom_it_names(catalogue: Catalogue) -> None:
+    def keeps(access: Access) -> bool:
+        ruling = ask(KEEPING, access)
+        assert isinstance(ruling, Permitted)
+        return ruling.keeps_everything
+
+    assert keeps(wish(target=LIVE, action=Action.SSH_EXEC))
+    assert not keeps(wish(action=Action.SSH_EXEC))
+    assert not keeps(wish(target=LIVE, action=Action.SSH_SFTP_READ))
+
+
+@pytest.mark.parametrize(
+    ("action", "annotation", "sentence"),
+    [
+        ('== Action::"ssh:exec"', '@record("full")', 'must be @record("everything")'),
+        ('== Action::"ssh:sftp_read"', '@record("everything")', "read on permits of ssh:exec and ssh:shell only"),
+        ('in Action::"connect"', '@record("everything")', "read on permits of ssh:exec and ssh:shell only"),
+        ('== Action::"request"', '@record("everything")', "no effect here"),
+    ],
+)
+def test_a_wish_for_recording_that_nobody_reads_is_a_mistake(
+    catalogue: Catalogue, action: str, annotation: str, sentence: str
+) -> None:
+    text = f'{TEMPLATE}@id("keep")\n{annotation}\npermit (principal, action {action}, resource);'
+    with pytest.raises(ConfigError) as refused:
+        CedarPolicies(text, catalogue)
+    assert sentence in str(refused.value)
+
+
 def test_a_break_glass_is_never_automatic(catalogue: Catalogue) -> None:
     with pytest.raises(ConfigError, match="has no effect on break_glass"):
         CedarPolicies(f'{TEMPLATE} @id("a") @auto("true") permit (principal, action, resource);', catalogue)

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from bastion.adapters.policy import CedarPolicies
 from bastion.core.recording import Code, Entry, Lines
 from bastion.core.session import Session
-from tests.world import WEB_STAGING, World, person, world
+from tests.world import POLICY, WEB_STAGING, World, person, world
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -99,6 +100,18 @@ async def test_a_target_of_which_everything_is_wanted_is_kept_in_full(bastion: W
         ran = await bastion.ssh(await bastion.certify(ADA), DIRECT, "cat", stdin=CONTENT)
     finally:
         targets[WEB_STAGING] = before
+    assert ran.out == CONTENT
+    entries = await recorded(bastion)
+    assert kept(entries, Code.OUTPUT) == kept(entries, Code.INPUT) == CONTENT
+
+
+async def test_what_a_policy_wants_in_full_is_kept_so(bastion: World) -> None:
+    wanted = '@id("keep") @record("everything") permit (principal, action == Action::"ssh:exec", resource);'
+    bastion.policies.replace(CedarPolicies(POLICY + wanted, bastion.catalogue))
+    try:
+        ran = await bastion.ssh(await bastion.certify(ADA), DIRECT, "cat", stdin=CONTENT)
+    finally:
+        bastion.policies.replace(CedarPolicies(POLICY, bastion.catalogue))
     assert ran.out == CONTENT
     entries = await recorded(bastion)
     assert kept(entries, Code.OUTPUT) == kept(entries, Code.INPUT) == CONTENT

@@ -22,6 +22,9 @@ KNOWN = frozenset({"approvals", "reviewers", "max_duration", "mfa", "auto", "rea
 LIMITING = frozenset({"paths", "max_file_size"})
 """Read on permits of ``ssh:sftp_read`` and ``ssh:sftp_write``."""
 
+KEEPING = frozenset({"record"})
+"""Read on permits of ``ssh:shell`` and ``ssh:exec``."""
+
 MAX_APPROVALS = 9
 """A two-digit number is a typing mistake: nobody finds ten reviewers in the time a grant lasts."""
 
@@ -68,6 +71,17 @@ def read_limits(annotations: Mapping[str, str]) -> Limits:
         within=_read("paths", annotations, _paths, frozenset()),
         max_size=_read("max_file_size", annotations, parse_size, None),
     )
+
+
+def keeps_everything(annotations: Mapping[str, str]) -> bool:
+    """Whether one permit wants everything recorded in full.
+
+    Raises:
+        ValueError: its annotation cannot be read.
+    """
+    if (text := annotations.get("record")) not in (None, "everything"):
+        raise ValueError(f'@record("{text}") must be @record("everything"), or be left out')
+    return text is not None
 
 
 def _read(name: str, annotations: Mapping[str, str], parse: Callable[[str], T], absent: T) -> T:

@@ -179,8 +179,9 @@ class CedarPolicies:
         if demands is None:
             both = " and ".join(ids)
             return NotPermitted((f"Policies {both} ask for reviewers of different groups, so nobody can review it.",))
-        limits = files.strictest([self._rules[reason].limits for reason in reasons if reason in self._rules])
-        return Permitted(ids, demands, limits)
+        rules = [self._rules[reason] for reason in reasons if reason in self._rules]
+        limits = files.strictest([rule.limits for rule in rules])
+        return Permitted(ids, demands, limits, any(rule.keeps_everything for rule in rules))
 
     def _link(self, grant_id: str, whose: IdentityId, resource: facts.Resource) -> cedarpy.PolicySet:
         slots = {"?principal": facts.identity_uid(whose), "?resource": resource.uid}

@@ -15,7 +15,7 @@ from bastion.adapters.policy.schema import schema, words
 from bastion.adapters.policy.statements import MAX_LINKS, MAX_NESTING, Statement, split, syntax_problems, unbearable
 from bastion.core.errors import ConfigError
 from bastion.core.files import Limits
-from bastion.core.policy import FILE_ACTIONS, Demands
+from bastion.core.policy import FILE_ACTIONS, Action, Demands
 from bastion.core.target import Catalogue
 
 TEMPLATE = "connect-with-grant"
@@ -35,15 +35,19 @@ _REMARKS = frozenset({"id", "description"})
 _FOLLOW_UP = "unable to find an applicable action given the policy scope constraints"
 _BREAK_GLASS = pst.EntityUid(pst.EntityType("Action"), "break_glass")
 _DEMANDING = (*(pst.EntityUid(pst.EntityType("Action"), name) for name in ("request", "cross")), _BREAK_GLASS)
-_OF_FILES = frozenset(pst.EntityUid(pst.EntityType("Action"), action) for action in FILE_ACTIONS)
-_FILES = " and ".join(sorted(FILE_ACTIONS))
+_READERS: Mapping[str, frozenset[Action]] = {
+    **dict.fromkeys(demands.LIMITING, FILE_ACTIONS),
+    **dict.fromkeys(demands.KEEPING, frozenset({Action.SSH_SHELL, Action.SSH_EXEC})),
+}
+"""On permits of which actions the annotations of sessions are read."""
 _CONNECT = pst.EntityUid(pst.EntityType("Action"), "connect")
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One policy of the file. ``demands`` are read of permits of ``request`` and are the least of all elsewhere;
-    ``limits`` are read of permits of ``ssh:sftp_read`` and ``ssh:sftp_write``.
+    ``limits`` are read of permits of ``ssh:sftp_read`` and ``ssh:sftp_write``, ``keeps_everything`` of permits of
+    ``ssh:shell`` and ``ssh:exec``.
     """
 
     id: str
@@ -51,6 +55,7 @@ class Rule:
     body: pst.Template
     demands: Demands = Demands()
     limits: Limits = Limits()
+    keeps_everything: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +102,7 @@ def read(text: str, catalogue: Catalogue, source: str) -> Rules:
         misnamed = (*names.unknown(body, catalogue), *strengths.unusable(body))
         found.extend((statement.line_of(word), sentence) for word, sentence in misnamed)
         try:
-            rules[number] = Rule(body.annotations.get("id", ""), statement.line, body, *_demands_and_limits(body))
+            rules[number] = Rule(body.annotations.get("id", ""), statement.line, body, *_annotated(body))
         except ValueError as error:
             if number not in invalid:  # of a misspelled action, it cannot be known which annotations it reads
                 found.append((statement.line_of(str(error).partition("(")[0]), str(error)))
@@ -184,15 +189,16 @@ def _is_connect_template(body: pst.Template) -> bool:
     )
 
 
-def _demands_and_limits(body: pst.Template) -> tuple[Demands, Limits]:
+def _annotated(body: pst.Template) -> tuple[Demands, Limits, bool]:
     """Raises ValueError when an annotation is not known, stands where nobody reads it, or cannot be read."""
     for name in sorted(body.annotations.keys() - _REMARKS):
-        if name in demands.LIMITING:
-            if body.effect != "permit" or not _is_of_files(body.action):
-                raise ValueError(f"@{name}(…) has no effect here; it is read on permits of {_FILES} only")
+        if (readers := _READERS.get(name)) is not None:
+            if body.effect != "permit" or not _is_of(body.action, readers):
+                actions = " and ".join(sorted(readers))
+                raise ValueError(f"@{name}(…) has no effect here; it is read on permits of {actions} only")
             continue
         if name not in demands.KNOWN:
-            known = demands.KNOWN | demands.LIMITING | _REMARKS
+            known = demands.KNOWN | _READERS.keys() | _REMARKS
             raise ValueError(f"@{name}(…) is not a known annotation{_closest(name, known, '@')}")
         if body.effect != "permit" or not any(_concerns(body.action, action) for action in _DEMANDING):
             raise ValueError(
@@ -200,16 +206,18 @@ def _demands_and_limits(body: pst.Template) -> tuple[Demands, Limits]:
             )
         if name == "auto" and _concerns(body.action, _BREAK_GLASS):
             raise ValueError("@auto(…) has no effect on break_glass, which opens at once and is reviewed afterwards")
-    return demands.read(body.annotations), demands.read_limits(body.annotations)
+    annotations = body.annotations
+    return demands.read(annotations), demands.read_limits(annotations), demands.keeps_everything(annotations)
 
 
-def _is_of_files(constraint: pst.ActionConstraint) -> bool:
-    """Whether it is about reading and writing files and nothing else: a shell would not know of the limits."""
+def _is_of(constraint: pst.ActionConstraint, actions: frozenset[Action]) -> bool:
+    """Whether it is about ``actions`` and nothing else: a shell would not know of the limits of files."""
+    entities = {pst.EntityUid(pst.EntityType("Action"), action) for action in actions}
     match constraint:
         case pst.ActionEq(entity):
-            return entity in _OF_FILES
-        case pst.ActionIn(entities):
-            return _OF_FILES.issuperset(entities)
+            return entity in entities
+        case pst.ActionIn(named):
+            return entities.issuperset(named)
         case _:
             return False
 
