@@ -30,7 +30,7 @@ from bastion.adapters.geo import MaxMindLocator
 from bastion.adapters.store import open_store
 from bastion.core.audit import EventFilter
 from bastion.core.errors import NotFound, Refused, Unauthenticated, Unavailable
-from bastion.core.geofence import parse_address
+from bastion.core.geofence import Address, Place, parse_address
 from bastion.core.identity import (
     ClaimMapping,
     Identity,
@@ -43,7 +43,7 @@ from bastion.core.identity import (
 )
 from bastion.core.remedy import Remedy
 from bastion.core.target import Catalogue
-from bastion.ports import Store, Transaction
+from bastion.ports import Locator, Store, Transaction
 from tests.fakes import FakeClock
 from tests.services.identity import INSIDE, fenced
 
@@ -319,11 +319,12 @@ def make_login(
     catalogue: Catalogue | None = None,
     providers: list[StaticProvider] | None = None,
     mapping: ClaimMapping | None = None,
+    locator: Locator | None = None,
 ) -> tuple[Login, list[StaticProvider]]:
     if providers is None:
         providers = [StaticProvider(f"https://{name}.example.com", clock) for name in ("one", "two")]
     doorstep = Doorstep(
-        locator=MaxMindLocator(None, {ip_network("127.0.0.0/26"): "DE"}, clock=clock),
+        locator=locator or MaxMindLocator(None, {ip_network("127.0.0.0/26"): "DE"}, clock=clock),
         catalogue=catalogue or fenced(),
         throttle=Throttle(coordination=coordination, store=store, clock=clock, node="node-1"),
         store=store,
@@ -438,6 +439,26 @@ async def test_an_issuer_that_cannot_do_what_was_asked_is_said_to(
     url = await login.begin(HERE, issuer=0, binding=BINDING, destination=ToPage("/welcome"), remedy=remedy)
     with pytest.raises(Refused, match="cannot make a login of the kind urn:example:phr"):
         await login.finish(HERE, issuer=0, binding=BINDING, answer=returned(url, code=None, error=UNMET))
+
+
+class Moving:
+    """Where an address is, which data that are replaced meanwhile may see otherwise."""
+
+    country = "DE"
+
+    def locate(self, address: Address) -> Place:
+        return Place(address, self.country, "test")
+
+
+async def test_the_place_is_asked_again_when_the_browser_comes_back(
+    store: Store, coordination: MemoryCoordination, clock: FakeClock
+) -> None:
+    where = Moving()
+    login, _ = make_login(store, coordination, clock, locator=where)
+    url = await login.begin(HERE, issuer=0, binding=BINDING, destination=ToPage("/welcome"))
+    where.country = "US"
+    with pytest.raises(Refused, match="Nothing here can be reached from where you are"):
+        await login.finish(HERE, issuer=0, binding=BINDING, answer=returned(url))
 
 
 async def test_an_answer_that_comes_back_on_another_issuers_way_is_a_mix_up(
