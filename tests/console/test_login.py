@@ -224,6 +224,14 @@ async def test_another_browser_cannot_finish_a_login(console: Console) -> None:
     assert {event.kind for event in await events(console)} == {Kind.LOGIN_FAILED}
 
 
+async def test_a_browser_that_began_nothing_is_not_logged_in_by_a_link(console: Console) -> None:
+    """Whose link it is logs them in as somebody else, who reads along from then on."""
+    location = (await begun(console, ScriptedBrowser())).headers["location"]
+    page = await run(ScriptedBrowser().get, location)
+    assert (page.status, "in another browser" in page.text) == (403, True)
+    assert "/token" not in console.provider.requests
+
+
 async def test_another_address_cannot_finish_a_login(console: Console) -> None:
     browser = ScriptedBrowser()
     location = (await begun(console, browser)).headers["location"]
