@@ -240,6 +240,16 @@ async def test_whoever_guesses_what_others_were_shown_is_stopped_and_nobody_else
     assert event.identity.subject == "bob"
 
 
+async def test_whoever_guesses_the_answer_to_a_chats_question_is_stopped(stage: Stage) -> None:
+    async with stage.at(stage.address()) as bobs:
+        assert (await RealBrowser(bobs.http).visit(f"{bobs.url}/welcome", account="bob"))[0] == 200
+        statuses = []
+        for _ in range(FAILURES + 2):
+            form = {"token": secrets.token_urlsafe(20)}
+            statuses.append((await bobs.call("POST", "/link", data=form, headers={"Origin": bobs.url}))[0])
+        assert statuses == [404] * FAILURES + [429] * 2
+
+
 async def offered(stage: Stage, blob: bytes, address: str) -> str:
     """What a client reads that offers a certificate which is refused."""
     async with connected(stage.bastion.port, address) as wire:
