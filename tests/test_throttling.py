@@ -214,6 +214,18 @@ async def test_what_was_somebodys_counts_as_theirs_from_there_and_hinders_nobody
             assert (await here.call("GET", "/api/v1/access", again))[0] == 200
 
 
+async def test_what_a_script_may_not_do_is_refused_and_written_so_often_and_no_more(stage: Stage) -> None:
+    """Its token is right, and goes on doing what it is for."""
+    address = stage.address()
+    async with stage.at(address) as here:
+        wish = {"targets": [TARGET], "logins": ["deploy"], "duration": "1h", "reason": "a loop"}
+        tried = [await here.call("POST", "/api/v1/requests", stage.api_token, json=wish) for _ in range(FAILURES + 3)]
+        assert [status for status, _ in tried] == [403] * FAILURES + [429] * 3
+        assert (await here.call("GET", "/api/v1/access", stage.api_token))[0] == 200
+    kinds = [event.kind for event in await stage.events(address)]
+    assert kinds == [Kind.TOKEN_REFUSED] * FAILURES + [Kind.LOGIN_THROTTLED, Kind.TOKEN_USED]
+
+
 async def test_an_old_cookie_leads_to_the_login_however_often_it_comes(stage: Stage) -> None:
     async with stage.at(stage.address()) as here:
         here.http.cookie_jar.update_cookies({"bastion": "e30.e30.x"}, response_url=yarl.URL(here.url))

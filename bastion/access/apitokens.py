@@ -133,22 +133,22 @@ class ApiTokens:
         """
         async with self._throttle.watching(place):
             token = await self._known(unverified_text)
-        async with self._throttle.watching(place, token.owner):
-            return await self._judge(token, needed, place, what)
-
-    async def _judge(
-        self, token: ApiToken, needed: Collection[Use], place: Place, what: str
-    ) -> tuple[Identity, ApiToken]:
         owner = await self._store.identity(token.owner)
+        refusal = await self._refusal(token, needed, place)
+        if refusal is None:
+            await self._write(self._event(Kind.TOKEN_USED, token, owner, place, what=what))
+            return owner.proven_by(token.strength), token
+        if (too_often := await self._throttle.failed(place, token.owner)) is not None:
+            raise too_often from refusal
+        await self._write(self._event(Kind.TOKEN_REFUSED, token, owner, place, refusal.public, what=what))
+        raise refusal
+
+    async def _refusal(self, token: ApiToken, needed: Collection[Use], place: Place) -> Refused | None:
         ended_at = await self._store.ended_at(token.owner)
         if not token.is_live(self._clock.now()) or (ended_at is not None and token.made_at <= ended_at):
-            await self._write(self._event(Kind.TOKEN_REFUSED, token, owner, place, "It is over.", what=what))
-            raise Unauthenticated(f"The token {token.id} is over. Make another: bastion token create")
-        if (objection := token.objection(frozenset(needed), place.address)) is not None:
-            await self._write(self._event(Kind.TOKEN_REFUSED, token, owner, place, objection, what=what))
-            raise Refused(objection)
-        await self._write(self._event(Kind.TOKEN_USED, token, owner, place, what=what))
-        return owner.proven_by(token.strength), token
+            return Unauthenticated(f"The token {token.id} is over. Make another: bastion token create")
+        objection = token.objection(frozenset(needed), place.address)
+        return None if objection is None else Refused(objection)
 
     async def _known(self, unverified_text: str) -> ApiToken:
         match = _TEXT.fullmatch(unverified_text)

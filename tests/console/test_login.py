@@ -470,6 +470,27 @@ async def test_a_code_is_not_redeemed_outside_the_fence(console: Console) -> Non
     assert (await ask(console, "POST", "/api/v1/token", source=OUTSIDE, json=body))[0] == 403
 
 
+async def test_a_question_is_not_answered_outside_the_fence(console: Console) -> None:
+    """Its browser was inside when it logged in, and has been carried out, or its cookies were."""
+    browser = ScriptedBrowser()
+    page = await run(browser.get, cli_url(console, new_secret()))
+    page = await run(browser.submit, page, account="alice")
+    elsewhere = ScriptedBrowser(source=OUTSIDE)
+    elsewhere.cookies = browser.cookies
+    answered = await run(elsewhere.submit, page, follow=False)
+    assert (answered.status, "Nothing here can be reached" in answered.text) == (403, True)
+
+
+async def test_a_form_is_not_taken_from_outside_the_fence(console: Console) -> None:
+    await bearer(console)
+    identity = await console.store.identity(IdentityId(console.provider.issuer, "alice"))
+    cookie = (await console.tokens.issue(identity, Audience.BROWSER)).text
+    headers = {"Cookie": f"bastion={cookie}", "Origin": console.url}
+    status, text, _ = await ask(console, "POST", "/logout", headers=headers, source=OUTSIDE)
+    assert (status, "Nothing here can be reached" in text) == (403, True)
+    assert (await ask(console, "POST", "/logout", headers=headers))[0] == 200
+
+
 BAD_WISHES = {
     "a port below 1024": {"port": "80"},
     "port 0": {"port": "0"},
