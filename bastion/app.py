@@ -61,8 +61,8 @@ from bastion.chatops.desk import Desk
 from bastion.chatops.errands import Errands
 from bastion.config import Settings, load, read_policy
 from bastion.config.values import MAX_WORKERS
+from bastion.console import answering, certificates, clients, clilogin, device, grants, links, openapi, records, review
 from bastion.console import app as console
-from bastion.console import certificates, clients, clilogin, device, grants, links, openapi, records, review
 from bastion.console import tokens as console_tokens
 from bastion.console.caller import Callers
 from bastion.core.audit import Event, EventFilter, Kind
@@ -276,7 +276,7 @@ def _routes(
 ) -> web.Application:
     """The console: login, the JSON API, and the chats that are configured."""
     approval = Approval(**parts("store", "policies", "coordination", "catalogue", "clock", "node"))
-    unused_after = settings.notices.unused_after
+    unused_after, issuers = settings.notices.unused_after, [entry.issuer for entry in settings.issuers]
     standing = Standing(unused_after=unused_after, **parts("store", "policies", "catalogue", "clock"))
     linking = Linking(**parts("store", "coordination", "clock", "node"))
     prospects = Prospects(**parts("store", "coordination", "policies", "locator", "catalogue", "clock"))
@@ -298,8 +298,9 @@ def _routes(
         ),
         *grants.routes(approval=approval, standing=standing, clock=parts.clock),
         *review.routes(standing=standing, approval=approval, replay=replay, clock=parts.clock),
+        *answering.routes(standing=standing, approval=approval, issuers=issuers),
         *links.routes(linking=linking),
-        *device.routes(confirmation=confirmation, issuers=[entry.issuer for entry in settings.issuers]),
+        *device.routes(confirmation=confirmation, issuers=issuers),
         *clilogin.routes(logins=command_lines, public_url=settings.public_url),
         *records.routes(replay=replay, clock=parts.clock),
         *console_tokens.routes(tokens=api_tokens, clock=parts.clock),

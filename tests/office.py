@@ -188,11 +188,13 @@ class Office:
 
 
 @asynccontextmanager
-async def open_office(folder: Path, clock: FakeClock, *, limits: Limits = DEFAULT) -> AsyncIterator[Office]:
+async def open_office(
+    folder: Path, clock: FakeClock, policy: str = POLICY, *, limits: Limits = DEFAULT
+) -> AsyncIterator[Office]:
     """An office in which everybody has logged in once."""
     store = await open_store(f"sqlite:///{folder / 'office.sqlite'}")
     coordination = MemoryCoordination(clock=clock)
-    policies = CedarPolicies(POLICY, catalogue())
+    policies = CedarPolicies(policy, catalogue())
     office = Office(
         store=store,
         coordination=coordination,

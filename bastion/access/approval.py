@@ -24,6 +24,7 @@ from bastion.core.errors import Conflict, NotFound, Refused
 from bastion.core.geofence import Place
 from bastion.core.grant import Grant, Request, Review, Verdict, can_review, check_note, spell
 from bastion.core.identity import Identity
+from bastion.core.remedy import StepUpNeeded
 from bastion.core.target import Catalogue, Scope
 from bastion.ports import Clock, Coordination, Policies, Revocation, Store, Transaction
 
@@ -324,8 +325,11 @@ class Approval:
         )
 
     def _check_policy(self, reviewer: Identity, asked: Asked, place: Place | None, now: datetime) -> None:
-        if (objection := self._powers.objection_to_review(reviewer, asked, place, now)) is not None:
-            raise Refused(objection)
+        if (objection := self._powers.objection_to_review(reviewer, asked, place, now)) is None:
+            return
+        if objection.remedy is not None:
+            raise StepUpNeeded(" ".join(objection.reasons), objection.remedy)
+        raise Refused(" ".join(objection.reasons))
 
     def _check_may_revoke(
         self, actor: Identity, beneficiary: Identity, scope: Scope, place: Place | None, now: datetime

@@ -89,7 +89,7 @@ class Ballot:
         grant = await self._carried_out(tx)
         if grant is not None:
             return self._granted_before(grant, mine, reviews, attempt.now)
-        counted = await self._counted(reviews, review.reviewer, powers, store, attempt.now)
+        counted = await self._counted(reviews, review.reviewer, powers, store)
         self._check_open(counted, attempt.now)
         if mine is None:
             await tx.add_review(review)
@@ -209,21 +209,23 @@ class Ballot:
             raise Conflict(f"{self.request.id} is closed: {standing.reason}.")
 
     async def _counted(
-        self, reviews: Sequence[Review], present: Identity, powers: Powers, store: Store, now: datetime
+        self, reviews: Sequence[Review], present: Identity, powers: Powers, store: Store
     ) -> list[Review]:
         """Earlier answers, by people as they are now: the approval of who has lost the right since, or whom their
         issuer has disowned, does not count.
 
-        A refusal stays what it was.
+        How they had logged in is what it was then, as old as it was then: no later login makes it weaker or stronger. A
+        refusal stays what it was.
         """
         counted = []
         for review in reviews:
             if review.verdict is Verdict.APPROVE:
                 known = present if review.reviewer.id == present.id else await store.identity(review.reviewer.id)
                 place = await place_of(store, Kind.REQUEST_REVIEWED, self.request, known.id)
-                if powers.objection_to_review(known, self.asked, place, now) is not None:
+                known = known.proven_by(review.reviewer.strength)
+                if powers.objection_to_review(known, self.asked, place, review.at) is not None:
                     continue
-                if known is not present and await is_disowned(store, known.id, review.at):
+                if known.id != present.id and await is_disowned(store, known.id, review.at):
                     continue
                 review = replace(review, reviewer=known)
             counted.append(review)

@@ -84,14 +84,26 @@ class Powers:
         check_demands(demanded, actor, asked, now)
         return demanded
 
-    def objection_to_review(self, reviewer: Identity, asked: Asked, place: Place | None, now: datetime) -> str | None:
-        """Why the policies do not let ``reviewer`` answer, or None. A crossing takes the power to administer, too."""
-        for ruling in self._rulings(Power.REVIEW, reviewer, asked, place, now):
+    def objection_to_review(
+        self, reviewer: Identity, asked: Asked, place: Place | None, now: datetime
+    ) -> NotPermitted | None:
+        """Why the policies do not let ``reviewer`` answer, and which login would do, if that alone is it; or None.
+
+        A crossing takes the power to administer, too.
+        """
+        objections = [
+            ruling
+            for ruling in self._rulings(Power.REVIEW, reviewer, asked, place, now)
+            if isinstance(ruling, NotPermitted)
+        ]
+        if asked.crossing:
+            ruling = self._policies.may(Power.ADMINISTER, reviewer, place, now, scope=asked.scope)
             if isinstance(ruling, NotPermitted):
-                return " ".join(ruling.reasons)
-        if asked.crossing and not self._over_scope(Power.ADMINISTER, reviewer, asked.scope, place, now):
-            return f"A crossing is approved only by those who administer {asked.scope}."
-        return None
+                reason = f"A crossing is approved only by those who administer {asked.scope}."
+                reasons = (reason,) if ruling.remedy is None else (reason, ruling.remedy.sentence)
+                objections.append(NotPermitted(reasons, ruling.remedy))
+        # What no login would change is said first: nobody is sent to log in anew for nothing.
+        return min(objections, key=lambda each: each.remedy is not None, default=None)
 
     def oversees(self, actor: Identity, scope: Scope, place: Place | None, now: datetime) -> bool:
         """Whether ``actor`` reviews or administers the whole of ``scope``."""

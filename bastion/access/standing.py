@@ -16,6 +16,8 @@ from bastion.core.errors import NotFound, Refused
 from bastion.core.geofence import Place
 from bastion.core.grant import REQUEST_LIFETIME, Grant, Request, can_review
 from bastion.core.identity import Identity, IdentityId
+from bastion.core.policy import NotPermitted
+from bastion.core.remedy import Remedy
 from bastion.core.request import Life, Stage
 from bastion.core.target import Catalogue, printable
 from bastion.ports import Clock, Policies, Store
@@ -42,10 +44,13 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One request, and where it is in its life."""
+    """One request, where it is in its life, and what the one who looks may do about it."""
 
     life: Life
     stage: Stage
+    answerable: bool
+    step_up: Remedy | None
+    """The login that answering takes, where theirs is not enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +148,9 @@ class Standing:
         request = await self._store.request(request_id)
         beneficiary = await self._store.identity(request.beneficiary)
         theirs = viewer.id in (request.asker, request.beneficiary)
+        answerable = self._may_answer(viewer, request, beneficiary, place)
         if not self._powers.holds(request.scope, place) or not (
-            theirs
-            or self._may_answer(viewer, request, beneficiary, place)
-            or self._powers.oversees(viewer, request.scope, place, self._clock.now())
+            theirs or answerable or self._powers.oversees(viewer, request.scope, place, self._clock.now())
         ):
             raise NotFound(f"There is no request {printable(request_id)!r}.")
         try:
@@ -154,7 +158,9 @@ class Standing:
         except NotFound:
             grant = None
         life = Life(request, beneficiary, tuple(await self._store.reviews(request_id)), grant)
-        return Told(life, life.stage(self._clock.now()))
+        objection = self._objection(viewer, request, place)
+        step_up = objection.remedy if answerable and objection is not None else None
+        return Told(life, life.stage(self._clock.now()), answerable, step_up)
 
     async def news_of(self, request_id: str, seen: int, longest: timedelta) -> None:
         """Return when an open request has more than ``seen`` answers, is withdrawn, or after ``longest``; at once where
@@ -241,10 +247,15 @@ class Standing:
         return await self._store.find_identity(who)
 
     def _may_answer(self, viewer: Identity, request: Request, beneficiary: Identity, place: Place | None) -> bool:
-        try:
-            asked = recall(request, self._catalogue)
-        except (NotFound, Refused):
-            return False
-        if self._powers.objection_to_review(viewer, asked, place, self._clock.now()) is not None:
+        """Now, or once they have logged in as a policy demands, which is theirs to do."""
+        objection = self._objection(viewer, request, place)
+        if objection is not None and objection.remedy is None:
             return False
         return can_review(request, beneficiary, viewer) is None
+
+    def _objection(self, viewer: Identity, request: Request, place: Place | None) -> NotPermitted | None:
+        try:
+            asked = recall(request, self._catalogue)
+        except (NotFound, Refused) as error:
+            return NotPermitted((error.public,))
+        return self._powers.objection_to_review(viewer, asked, place, self._clock.now())

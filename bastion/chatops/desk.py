@@ -43,7 +43,8 @@ from bastion.chatops.story import WARNING, card_of, story_of, warning_of
 from bastion.core.audit import Event, Kind
 from bastion.core.errors import NotFound, Refused, Unauthenticated
 from bastion.core.grant import Grant, Verdict
-from bastion.core.identity import Identity
+from bastion.core.identity import Identity, Strength
+from bastion.core.remedy import StepUpNeeded
 from bastion.ports import Clock, Store
 
 EXTENSION = timedelta(hours=1)
@@ -212,7 +213,10 @@ class Desk:
         return await self._extend(grant.id, more, actor)
 
     async def _extend(self, grant_id: str, more: MoreTime, actor: Identity) -> Reply:
-        answer = await self._approval.extend(grant_id, actor, more, None)
+        try:
+            answer = await self._approval.extend(grant_id, _as_in_a_chat(actor), more, None)
+        except StepUpNeeded as needed:
+            raise Refused(messages.NOT_FROM_A_CHAT.format(how=_how(needed))) from None
         if isinstance(answer, Granted):
             return Announcement(messages.answered(answer), None, answer.request.id)
         return Announcement(messages.asked(answer.request, answer.beneficiary), None, answer.request.id)
@@ -232,7 +236,7 @@ class Desk:
         match command:
             case GrantCommand(mention, wish):
                 beneficiary = await self._mentioned(mention, account)
-                answer = await self._approval.grant(actor, beneficiary, wish, None)
+                answer = await self._grant(actor, beneficiary, wish)
                 return Announcement(messages.answered(answer), mention, answer.request.id)
             case RequestCommand(wish):
                 return await self._ask(wish, actor)
@@ -266,6 +270,12 @@ class Desk:
             case _:
                 assert_never(command)
 
+    async def _grant(self, actor: Identity, beneficiary: Identity, wish: Wish) -> Granted | WaitingForOthers:
+        try:
+            return await self._approval.grant(_as_in_a_chat(actor), beneficiary, wish, None)
+        except StepUpNeeded as needed:
+            raise Refused(messages.NOT_FROM_A_CHAT.format(how=_how(needed))) from None
+
     async def _ask(self, wish: Wish, actor: Identity) -> Announcement:
         answer = await self._approval.ask(actor, actor, wish, None)
         said = messages.answered(answer) if isinstance(answer, Granted) else messages.asked(answer.request, actor)
@@ -284,6 +294,13 @@ class Desk:
             )
 
     async def _review(self, request_id: str, actor: Identity, verdict: Verdict) -> Reply:
+        try:
+            return await self._answer(request_id, _as_in_a_chat(actor), verdict)
+        except StepUpNeeded as needed:
+            link = f"{self._public_url}/requests/{request_id}"
+            return Private(messages.ANSWER_IT_THERE.format(how=_how(needed)), link)
+
+    async def _answer(self, request_id: str, actor: Identity, verdict: Verdict) -> Reply:
         if (await self._store.request(request_id)).break_glass:
             done = await self._approval.acknowledge(request_id, actor, verdict, None)
             return Announcement(messages.acknowledged(done), None, request_id)
@@ -313,6 +330,15 @@ class Desk:
     async def _offer(self, account: Account, text: str) -> Private:
         code = await self._linking.offer(account)
         return Private(text, f"{self._public_url}/link/{account.platform}/{code}")
+
+
+def _as_in_a_chat(reviewer: Identity) -> Identity:
+    """A chat shows no login: what its owner has proven elsewhere, whoever has their chat has not (ADR 31)."""
+    return reviewer.proven_by(Strength(datetime.fromtimestamp(0, UTC)))
+
+
+def _how(needed: StepUpNeeded) -> str:
+    return needed.remedy.how or "that is recent"
 
 
 def _pending_card(each: Pending) -> Card:

@@ -29,6 +29,11 @@ NOT_LINKED = (
 )
 ALREADY_LINKED = "This account is linked to {who}. To link it to another identity, open this, log in and confirm:"
 LOG_IN_AGAIN = "Nothing was done. Open this, log in, and try again:"
+ANSWER_IT_THERE = "Answering this takes a login {how}, and a chat shows none. Open the request, and answer it there:"
+NOT_FROM_A_CHAT = (
+    "This takes a login {how} of whoever approves, and a chat shows none. Use the command line: bastion grant, or "
+    "bastion extend."
+)
 BENEFICIARY_NOT_LINKED = "has not linked their account yet: they type /bastion link first, then try again."
 RECEIVED_BEFORE = "This command has arrived before and is not done twice. See what came of it: /bastion who"
 NOTHING_TO_ASK_FOR = "No policy lets you ask for anything here. Ask the people who write them."

@@ -239,9 +239,12 @@ def _wait(request_id: str, as_json: bool) -> None:
 
 
 def _ask(method: str, path: str, body: dict[str, Any] | None = None, query: dict[str, str] | None = None) -> Any:
+    from bastion.cli import strongly
     from bastion.cli.client import Client
 
-    return Client.from_login().call(method, path, body, query)
+    if query is not None:
+        return Client.from_login().call(method, path, body, query)
+    return strongly.ask(Client.from_login(), method, path, body)[1]
 
 
 def _call(method: str, path: str, as_json: bool, body: dict[str, Any] | None = None) -> None:

@@ -6,7 +6,6 @@ import base64
 import binascii
 import os
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,13 +15,12 @@ from typing import Any, Protocol
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from bastion.cli import exits, fresh
+from bastion.cli import exits, fresh, strongly
 from bastion.cli.agent import Agent, NoAgent
 from bastion.cli.client import Client, fail
 from bastion.cli.sshconfig import SshFiles, write_whole
 from bastion.core.certificate import Certificate, parse_certificate, parse_public_key
 from bastion.core.errors import Refused
-from bastion.core.remedy import Remedy
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,7 @@ def ensure_key(files: SshFiles) -> Path:
 
 def _fetch(client: Client, files: SshFiles, target: str, holder: _Holder) -> Fetched:
     asked = {"public_key": holder.public_key, "target": target}
-    client, answer = _ask(client, asked)
+    client, answer = strongly.ask(client, "POST", "/api/v1/certificates", asked)
     grants = client.call("GET", "/api/v1/access")["grants"]
     try:
         blob, certificate = _read(answer["certificate"], holder.public_key)
@@ -128,32 +126,6 @@ def _fetch(client: Client, files: SshFiles, target: str, holder: _Holder) -> Fet
     except OSError as error:
         fail(f"{files.directory} cannot be written: {error.strerror or error}", exits.USAGE)
     return Fetched(domain, path, answer, holder.place == fresh.IN_AGENT)
-
-
-def _ask(client: Client, asked: dict[str, str]) -> tuple[Client, Any]:
-    """What the bastion answers; after a login made anew, when that is all it wants and somebody sits at a terminal.
-
-    So the ssh that waits for this goes on by itself.
-    """
-    reply = client.ask("POST", "/api/v1/certificates", asked)
-    remedy = _remedy(reply.body) if reply.status == 401 else None
-    if remedy is not None and sys.stderr.isatty():
-        from bastion.cli.login import step_up
-
-        typer.echo(reply.sentence, err=True)
-        client = step_up(client, remedy)
-        return client, client.call("POST", "/api/v1/certificates", asked)
-    if reply.status >= 300:
-        fail(reply.sentence, exits.NOT_LOGGED_IN if reply.status == 401 else exits.REFUSED)
-    return client, reply.body
-
-
-def _remedy(body: Any) -> Remedy | None:
-    """What kind of login would do, where the bastion says so."""
-    try:
-        return Remedy.parse(body["step_up"])
-    except (TypeError, KeyError, ValueError):
-        return None
 
 
 def _read(line: str, public_key: str) -> tuple[bytes, Certificate]:

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from urllib.parse import urlencode
 
 from aiohttp import web
 
 from bastion.access.confirmation import Confirmation, Question
 from bastion.access.devicelogin import Knock, read_code
+from bastion.console import anew
 from bastion.console.caller import CALLERS, Caller, check_same_origin
 from bastion.console.login import browser_caller
 from bastion.console.pages import page
 from bastion.core.errors import Conflict, Refused
 from bastion.core.geofence import Address
-from bastion.core.identity import Identity
 from bastion.core.remedy import Remedy, StepUpNeeded
 
 
@@ -89,7 +88,7 @@ class _Pages:
         }
         listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items() if value)
         step_up, must = question.prospect.step_up, question.must_step_up is not None
-        link = "" if step_up is None else self._anew(step_up.remedy, identity, code)
+        link = "" if step_up is None else anew.button(step_up.remedy, identity, f"/device/{code}", self._issuers)
         body = (
             f"<p>{_who_asks(knock)} asks to work as you. Approve only what you started yourself, just now.</p>"
             + (_warning(question) if question.elsewhere else "")
@@ -104,17 +103,9 @@ class _Pages:
         )
         return page("Is this your terminal?", body)
 
-    def _anew(self, remedy: Remedy, identity: Identity, code: str) -> str:
-        """The way to the identity provider and back to this page."""
-        query = {**remedy.query, "next": f"/device/{code}"}
-        if identity.id.issuer in self._issuers:
-            query["issuer"] = str(self._issuers.index(identity.id.issuer))
-        how = remedy.how or "once more"
-        return f'<a class="button" href="/login?{escape(urlencode(query))}">Log in {escape(how)}</a>'
-
 
 def _demand(remedy: Remedy, link: str, *, must: bool) -> str:
-    what = f"{escape(remedy.how)}, made just now" if remedy.how else "that is more recent than yours"
+    what = anew.demanded(remedy)
     if must:
         return f"<p>This asks for a login {what}. Your terminal waits meanwhile.</p>"
     return f"<p>A part of what your grant covers asks for a login {what}. Without it, the rest opens.</p>{link}"

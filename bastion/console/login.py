@@ -23,7 +23,7 @@ BINDING_SECONDS = 15 * 60
 """A little longer than a login may take."""
 
 _NEXT = re.compile(
-    r"/(?:welcome|review|grants/g-[0-9a-z]{4,40}|device(?:/[A-Za-z-]{8,9})?|link/[a-z]{1,20}/[A-Za-z0-9_-]{1,128})",
+    r"/(?:welcome|review|grants/g-[0-9a-z]{4,40}|requests/q-[0-9a-z]{4,40}|device(?:/[A-Za-z-]{8,9})?|link/[a-z]{1,20}/[A-Za-z0-9_-]{1,128})",
     re.ASCII,
 )
 """Where a login may lead on to: these pages of ours. Anything else is `/welcome`, whatever it looks like."""

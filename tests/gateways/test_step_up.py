@@ -37,6 +37,10 @@ when { context.authenticated_age > duration("3m") };
 STRONG_COMMANDS = '@id("strong") forbid (principal, action == Action::"ssh:exec", resource) unless { context.mfa };'
 STRONG_SHELLS = '@id("shells") forbid (principal, action == Action::"ssh:shell", resource) unless { context.mfa };'
 
+STRONG_REVIEWS = """
+@id("strong-reviews") forbid (principal, action == Action::"review", resource) unless { context.mfa };
+@id("ask") permit (principal in Group::"contractors", action == Action::"request", resource);
+"""
 PHR = "urn:example:phr"
 NAMED = """
 @id("named") forbid (principal, action in Action::"connect", resource)
@@ -250,6 +254,38 @@ async def test_the_certificates_of_an_older_login_are_not_used_after_a_new_one(b
             assert await login.status() == 0, login.seen
         async with Client([*environment, "ssh", "--no-agent", RESOLVED, "echo reached"], home) as ssh:
             assert await ssh.status() == 0, ssh.seen
+
+
+@pytest.mark.parametrize("bastion", [STRONG_REVIEWS], indirect=True, ids=["a second factor of reviewers"])
+async def test_a_reviewer_shows_a_second_factor_at_the_terminal_or_on_the_page_and_has_approved(bastion: Whole) -> None:
+    home = bastion.folder / "home"
+    home.mkdir()
+    command = ["env", f"HOME={home}", "BROWSER=true", "TERM=dumb", sys.executable, "-m", "bastion"]
+    async with bastion.browser() as hers, bastion.browser() as his:
+        alice, wish = await bastion.token(hers), {"targets": [TARGET], "logins": ["deploy"], "reason": "a fix"}
+        asked = [
+            await bastion.call("POST", "/api/v1/requests", alice, json={**wish, "duration": span})
+            for span in ("1h", "2h")
+        ]
+        first, second = (answer["request"]["id"] for _, answer in asked)
+
+        async with Client([*command, "login", bastion.url], home) as login:
+            await finish(login, his, bastion, account="bob")
+            assert await login.status() == 0, login.seen
+        async with Client([*command, "approve", first], home) as approving:
+            await approving.sees("Forbidden by policy strong-reviews.")
+            assert len(await bastion.store.grants()) == 1, "the fixture's alone"
+            await finish(approving, his, bastion, account="bob", mfa=True)
+            assert await approving.status() == 0, approving.seen
+            assert b"alice@corp.example may use web-1.staging.eu as deploy" in approving.seen
+
+        page = f"{bastion.url}/requests/{second}"
+        assert await his.visit(page, account="bob") == (200, page)
+        assert "takes a login with a second factor" in his.last
+        assert await his.visit(bastion.url + his.link("/login?mfa="), account="bob", mfa=True) == (200, page)
+        assert await his.press(page, answer="approve") == 200
+        assert "It is granted." in his.last
+    assert len(await bastion.store.grants()) == 3
 
 
 @pytest.mark.parametrize("bastion", [STRONG], indirect=True, ids=["a second factor"])
