@@ -52,7 +52,7 @@ def compose(
     """
     keeping = Keeping(seal=FileSeal(settings.data / "keys" / "logins"))
     endings = Endings(store=store, coordination=coordination, clock=clock, node=node)
-    issuers = [_provider(entry, session, clock) for entry in settings.issuers]
+    issuers = [_provider(entry, settings.public_url, session, clock) for entry in settings.issuers]
     mappings = [entry.claims.mapping() for entry in settings.issuers]
     logouts = Logouts(
         issuers=issuers, endings=endings, keeping=keeping, store=store, coordination=coordination, clock=clock
@@ -103,7 +103,8 @@ def compose(
     return Identities(routes, freshness)
 
 
-def _provider(entry: IssuerEntry, session: aiohttp.ClientSession, clock: Clock) -> OidcProvider:
+def _provider(entry: IssuerEntry, public_url: str, session: aiohttp.ClientSession, clock: Clock) -> OidcProvider:
+    after_logout = f"{public_url.rstrip('/')}/logout/done" if entry.returns_after_logout else None
     return OidcProvider(
         issuer=entry.issuer,
         client_id=entry.client_id,
@@ -111,6 +112,7 @@ def _provider(entry: IssuerEntry, session: aiohttp.ClientSession, clock: Clock) 
         scopes=entry.scopes,
         session=session,
         clock=clock,
+        after_logout=after_logout,
     )
 
 

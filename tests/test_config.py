@@ -165,7 +165,7 @@ MISTAKES = {
     "boolean for text": (
         "client_id: bastion",
         "client_id: true",
-        "true",
+        "client_id: true",
         "issuers[0].client_id: must be text",
     ),
     "text for a list": (

@@ -50,6 +50,7 @@ issuers:
     client_id: bastion
     client_secret: {{file: oidc-secret}}
     scopes: [openid, email, profile, groups, offline_access]
+    returns_after_logout: true
     claims: {{only_groups: [contractors, sre], mfa_acr: ["urn:example:mfa"]}}
     check: 30s
 workloads:

@@ -235,6 +235,10 @@ class IssuerEntry(Section):
     claims: ClaimsEntry = ClaimsEntry()
     check: Check = timedelta(minutes=5)
     """How often an issuer that gave a refresh token is asked whether it stands by the login, and for its groups."""
+    returns_after_logout: StrictBool = False
+    """Whether browsers come back from logging out there: to ``/logout/done`` under the public URL, which the issuer
+    must know as a ``post_logout_redirect_uri``.
+    """
 
 
 class WorkloadEntry(Section):

@@ -22,6 +22,7 @@ def routes(*, logouts: Logouts, unverified_issuer: UnverifiedIssuer) -> list[web
     endpoint = _Logout(logouts, unverified_issuer)
     return [
         web.post("/logout", endpoint.in_browser),
+        web.get("/logout/done", _done, allow_head=False),
         web.post("/api/v1/logout", endpoint.from_command_line),
         web.post("/logout/backchannel", endpoint.back_channel),
     ]
@@ -66,3 +67,9 @@ class _Logout:
             answer = {"error": "invalid_request", "error_description": error.public}
             return web.json_response(answer, status=400)
         return web.Response(status=200)
+
+
+async def _done(request: web.Request) -> web.Response:
+    """Where issuers send browsers back to. Anybody may come here, so it says nothing about anybody."""
+    again = '<a class="button" href="/login">Log in again</a>'
+    return page("Logged out", f"<p>You are logged out at your identity provider, too.</p>{again}")

@@ -46,6 +46,7 @@ class OidcProvider:
         session: verifies TLS; it is the caller's to close.
         clock: what token times are compared with.
         patience: for each answer of the provider.
+        after_logout: where it sends browsers that logged out there; registered there exactly so. None lets them stay.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class OidcProvider:
         session: aiohttp.ClientSession,
         clock: Clock,
         patience: timedelta = PATIENCE,
+        after_logout: str | None = None,
     ) -> None:
         self.issuer = issuer
+        self._after_logout = after_logout
         self._client_id = client_id
         self._client_secret = client_secret
         self._scopes = tuple(dict.fromkeys(("openid", *scopes)))
@@ -164,6 +167,8 @@ class OidcProvider:
         parameters = {"client_id": self._client_id}
         if unverified_token is not None:
             parameters["id_token_hint"] = unverified_token
+        if self._after_logout is not None:
+            parameters["post_logout_redirect_uri"] = self._after_logout
         return f"{endpoint}{'&' if urlsplit(endpoint).query else '?'}{urlencode(parameters)}"
 
     async def _renewed(self, unverified_token: str, subject: str) -> VerifiedClaims:

@@ -162,6 +162,7 @@ def client(client_id: str, origin: str, **more: Any) -> dict[str, Any]:
         "redirect_uris": [f"{origin}/login/callback", f"{origin}/login/callback/2"],
         "grant_types": ["authorization_code", "refresh_token"],
         "backchannel_logout_uri": f"{origin}/logout/backchannel",
+        "post_logout_redirect_uris": [f"{origin}/logout/done"],
         "backchannel_logout_session_required": True,
         **more,
     }
