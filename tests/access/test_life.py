@@ -14,7 +14,9 @@ import pytest
 from bastion.access.approval import Approval
 from bastion.access.ballot import Granted, WaitingForOthers
 from bastion.access.drafting import MoreTime
+from bastion.access.standing import Standing
 from bastion.access.wish import parse_actions, parse_network, parse_start
+from bastion.adapters.policy import CedarPolicies
 from bastion.chatops import messages
 from bastion.core import notice
 from bastion.core.errors import Conflict, NotFound, Refused
@@ -40,6 +42,7 @@ from tests.office import (
     STAGING,
     WEB,
     Office,
+    catalogue,
     open_office,
     person,
     wish,
@@ -567,3 +570,14 @@ async def test_access_is_reviewed_by_use_and_end(office: Office) -> None:
         found = await office.standing.review(SIA, BERLIN, unused, ending)
         assert [each.grant.id for each in found] == wanted
     assert not await office.standing.review(OTTO, BERLIN, None, None)
+
+
+async def test_how_long_is_unused_is_configured(office: Office) -> None:
+    known = catalogue()
+    policies = CedarPolicies(POLICY, known)
+    standing = Standing(store=office.store, policies=policies, catalogue=known, clock=office.clock, unused_after=HOUR)
+    await granted(office)
+    for is_unused in (False, True):
+        (found,) = await standing.review(SIA, BERLIN, None, None)
+        assert found.is_unused is is_unused
+        office.clock.advance(HOUR)
