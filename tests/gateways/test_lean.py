@@ -5,6 +5,7 @@ What it overrides in asyncssh is guarded in test_internals.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ from contextlib import asynccontextmanager
 import pytest
 from asyncssh.packet import Boolean, Byte, String, UInt32
 
-from bastion.gateways.ssh.lean import MUCH, LeanGCM
+from bastion.gateways.ssh.lean import MUCH, PACKET, LeanGCM
 from tests.gateways.forgery import Client, certificate_of
 from tests.gateways.wire import (
     CHANNEL_DATA,
@@ -60,11 +61,25 @@ async def test_a_client_with_bulk_changes_over_to_the_lean_cipher(door: World) -
     """And one without does not: the exchange costs a round trip or two."""
     await door.grant(ADA)
     key = await door.certify(ADA)
-    for size, ciphers in ((MUCH // 2, {CHACHA}), (2 * MUCH, {CHACHA, "aes128-gcm@openssh.com"})):
+    for size, ciphers in ((MUCH // 8, {CHACHA}), (2 * MUCH, {CHACHA, "aes128-gcm@openssh.com"})):
         ran = await door.ssh(key, "-v", f"{DIRECT}@bastion", f"head -c {size} /dev/zero")
         assert len(ran.out) == size
         said = [line.split()[4] for line in ran.err.splitlines() if "kex: server->client cipher:" in line]
         assert set(said) == ciphers
+
+
+async def test_many_small_packets_are_much_too(door: World) -> None:
+    """A small file is half a dozen of them, and hardly any bytes."""
+    await door.grant(ADA)
+    key = await door.certify(ADA)
+    process = await asyncio.create_subprocess_exec(
+        "sftp", "-v", "-b", "-", *door.ssh_options(key), f"{DIRECT}@bastion",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    questions = MUCH // PACKET // 2
+    _, said = await process.communicate(b"cd /\n" * questions)
+    assert process.returncode == 0
+    assert b"kex: server->client cipher: aes128-gcm@openssh.com" in said
 
 
 async def test_a_client_that_has_no_lean_cipher_keeps_what_it_has(door: World) -> None:

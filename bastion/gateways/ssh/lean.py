@@ -40,6 +40,9 @@ GCM = (b"aes128-gcm@openssh.com", b"aes256-gcm@openssh.com")
 MUCH = 4 * 2**20
 """Bytes of channel data by another cipher, after which a key exchange for a lean one is worth its round trips."""
 
+PACKET = 4096
+"""Bytes of channel data that cost as much as the packet they are in: small ones are many, as with small files."""
+
 HEARD = 1.0
 """Seconds for which a peer that was heard counts as alive, without another timer."""
 
@@ -375,7 +378,7 @@ class LeanServerConnection(LeanConnection, asyncssh.SSHServerConnection):
     _by_other_cipher = 0
 
     def note_other_cipher(self, size: int) -> None:
-        self._by_other_cipher += size
+        self._by_other_cipher += size + PACKET
         if self._by_other_cipher >= MUCH and self._kex_complete and not self._kex and self._would_take_lean():
             self._by_other_cipher = 0
             self._enc_algs = [cipher for cipher in self._enc_algs if cipher in GCM]
