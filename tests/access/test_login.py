@@ -441,6 +441,22 @@ async def test_an_issuer_that_cannot_do_what_was_asked_is_said_to(
         await login.finish(HERE, issuer=0, binding=BINDING, answer=returned(url, code=None, error=UNMET))
 
 
+async def test_nothing_that_the_browser_is_shown_is_the_secret_that_redeems_its_code(
+    store: Store, coordination: MemoryCoordination, clock: FakeClock
+) -> None:
+    login, providers = make_login(store, coordination, clock)
+    await login.begin(HERE, issuer=0, binding=BINDING, destination=ToPage("/welcome"))
+    state, nonce, challenge, *_ = providers[0].asked[0]
+    shown = {state, nonce, challenge, BINDING}
+    assert len(shown) == 4
+    assert not any(matches(challenge, each) for each in shown)
+
+
+@pytest.mark.parametrize("verifier", ["", "short", "a" * 42, "a" * 129, "é" * 43, "a" * 42 + "\n"], ids=ascii)
+def test_what_is_too_short_to_be_secret_is_no_verifier_though_its_hash_is_right(verifier: str) -> None:
+    assert not matches(challenge_of(verifier), verifier)
+
+
 class Moving:
     """Where an address is, which data that are replaced meanwhile may see otherwise."""
 
