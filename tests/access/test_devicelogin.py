@@ -132,6 +132,17 @@ async def test_a_refusal_ends_the_login_and_is_an_event_of_who_refused(desk: Des
 # One code, one answer, one connection ---------------------------------------------------------------------------------
 
 
+async def test_of_two_connections_that_wait_the_one_that_was_meant_is_logged_in(desk: Desk) -> None:
+    """Otto begins one beside Carla's; what she answers to hers is no answer to his."""
+    ottos, carlas = await desk.begin(), await desk.begin()
+    await desk.approve(carlas, CARLA)
+    assert await desk.logins.ask(ottos) is None
+    logged_in = await desk.logins.ask(carlas)
+    assert logged_in is not None
+    assert logged_in.id == CARLA.id
+    assert await desk.logins.ask(ottos) is None
+
+
 async def test_of_two_that_answer_at_once_one_is_told_that_it_was_answered(desk: Desk) -> None:
     for _ in range(20):
         pending = await desk.begin()

@@ -24,7 +24,7 @@ from bastion.access.keeping import Keeping
 from bastion.access.login import STATE_LIFETIME, UNMET, Answer, Issuer, LoggedIn, Login, ToPage
 from bastion.access.pkce import challenge_of, matches, new_secret
 from bastion.access.throttle import Throttle
-from bastion.access.tokens import LIFETIME, Audience, Tokens, TokenSigner
+from bastion.access.tokens import LIFETIME, MAX_TOKEN, Audience, Tokens, TokenSigner
 from bastion.adapters.coordination.memory import MemoryCoordination
 from bastion.adapters.geo import MaxMindLocator
 from bastion.adapters.store import open_store
@@ -125,6 +125,11 @@ def test_a_token_is_over_to_the_second(signer: TokenSigner, clock: FakeClock) ->
     clock.advance(timedelta(seconds=1))
     with pytest.raises(Unauthenticated, match="is over"):
         signer.verify(token, Audience.API)
+
+
+def test_a_token_that_is_longer_than_any_header_is_not_even_read(signer: TokenSigner) -> None:
+    with pytest.raises(Unauthenticated, match="too long"):
+        signer.verify("e" * (MAX_TOKEN + 1), Audience.API)
 
 
 def payload(token: str) -> dict[str, Any]:
