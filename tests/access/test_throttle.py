@@ -102,15 +102,17 @@ async def test_a_site_with_all_its_networks_makes_few_counters(counted: Counted)
         await counted.throttle.finished(parse_address(f"2001:db8:3:{network:x}::1"), "ssh")
 
 
-async def test_what_is_finished_was_not_begun_in_vain(counted: Counted) -> None:
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8:1:2::1"])
+async def test_what_is_finished_was_not_begun_in_vain(counted: Counted, address: str) -> None:
+    place = at(address)
     for _ in range(50):
-        await counted.throttle.begun(HOME, "ssh")
-        await counted.throttle.finished(HOME.address, "ssh")
+        await counted.throttle.begun(place, "ssh")
+        await counted.throttle.finished(place.address, "ssh")
     for _ in range(LIMITS.begun):
-        await counted.throttle.begun(HOME, "ssh")
+        await counted.throttle.begun(place, "ssh")
     with pytest.raises(TooOften, match="not finished"):
-        await counted.throttle.begun(HOME, "ssh")
-    await counted.throttle.begun(HOME, "browser")
+        await counted.throttle.begun(place, "ssh")
+    await counted.throttle.begun(place, "browser")
 
 
 async def test_what_is_refused_in_a_block_is_counted_as_whoever_it_claims_to_be(counted: Counted) -> None:
