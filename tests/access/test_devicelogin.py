@@ -166,6 +166,32 @@ async def test_a_code_that_was_looked_at_and_answered_meanwhile_is_not_answered_
     assert not await desk.office.coordination.holds(answer_key(pending.connection))
 
 
+async def test_a_code_that_means_another_login_by_now_is_not_answered(desk: Desk) -> None:
+    """Codes are few enough to come again; whoever read about one connection does not log in on another."""
+    pending, other = await desk.begin(), await desk.begin(key=None)
+    slow = Exchanged(
+        prospects=desk.office.prospects(), throttle=desk.office.throttle, store=desk.office.store,
+        coordination=desk.office.coordination, catalogue=catalogue(), clock=desk.clock, node=NODE,
+    )  # fmt: skip
+    slow.other = replace(other, code=pending.code)
+    with pytest.raises(Conflict, match="answered already"):
+        await slow.approve(pending.code, None, CARLA, desk.place(HOME))
+    assert not any([await desk.office.coordination.holds(answer_key(each.connection)) for each in (pending, other)])
+
+
+class Exchanged(Confirmation):
+    """The code stands for another login between this one's look and its answer."""
+
+    other: Pending
+
+    async def look(self, unverified_code: str, identity: Identity, place: Place) -> Question:
+        question = await super().look(unverified_code, identity, place)
+        key = login_key(question.pending.code)
+        await self._coordination.take(key)
+        await self._coordination.put_once(key, self.other.to_bytes(), LIFETIME)
+        return question
+
+
 class Overtaken(Confirmation):
     """Somebody else answers between this one's look and its answer."""
 
