@@ -296,6 +296,16 @@ async def test_a_wrong_answer_logs_nobody_in_and_is_in_the_audit_log(
         await console.store.identity(IdentityId(console.provider.issuer, "alice"))
 
 
+@pytest.mark.parametrize("change", [no_code, lambda said: said | {"code": "a" * 5000}], ids=["none", "endless"])
+async def test_a_code_that_can_be_none_is_not_taken_to_the_issuer(
+    console: Console, change: Callable[[dict[str, str]], dict[str, str]]
+) -> None:
+    console.provider.alter_answer = change
+    page = await run(ScriptedBrowser().log_in, f"{console.url}/login", "alice")
+    assert (page.status, "no code that can be used" in page.text) == (401, True)
+    assert "/token" not in console.provider.requests
+
+
 async def test_an_answer_that_says_something_twice_is_refused(console: Console) -> None:
     browser = ScriptedBrowser()
     location = (await begun(console, browser)).headers["location"]
