@@ -378,7 +378,8 @@ async def test_the_target_listens_for_a_client_and_stops_with_the_grant(
         assert await reader.readexactly(4) == b"LIVE"
         (session,) = await sessions_of(door, ada)
         await come_to_pass(cause, door, session, monkeypatch)
-        assert await reader.read(-1) == b""
+        async with asyncio.timeout(15):
+            assert await reader.read(-1) == b""
         writer.close()
         (session,) = await all_ended(door, ada)
         await nobody_listens(port)
@@ -428,7 +429,8 @@ async def test_a_stream_whose_line_cannot_be_written_is_cut_and_carries_nothing_
 
         monkeypatch.setattr(FileRecorder, "mark", full)
         writer.write(b"more than a few")
-        assert await reader.read(-1) == b""
+        async with asyncio.timeout(15):
+            assert await reader.read(-1) == b""
         writer.close()
         await until(lambda: service.open == 0, 15)
         (session,) = await all_ended(door, ada)
