@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from bastion.access.linking import LOGIN_WITHIN
+from bastion.chatops import discord
 from bastion.chatops.cards import Button, Deed
+from bastion.chatops.desk import Announcement, Private
 from bastion.chatops.escaping import markdown
 from bastion.core.ending import Cause
 from tests.chatops.counter import PUBLIC_URL
@@ -392,6 +394,11 @@ async def test_what_discord_signed_is_the_body_as_it_was_sent(office: Office) ->
         assert (await chat.send(replace(sent, body=re_encoded)))[0] == 401
         assert await grants(chat) == 0
         assert (await chat.send(sent))[0] == 200
+
+
+def test_nothing_in_an_answer_of_discords_notifies_anybody() -> None:
+    assert discord.answer(Private("@everyone"))["data"]["allowed_mentions"] == {"parse": []}
+    assert discord.answer(Announcement("@everyone", None))["data"]["allowed_mentions"] == {"parse": [], "users": []}
 
 
 async def test_discords_direct_messages_have_no_guild_and_are_not_listened_to(office: Office) -> None:

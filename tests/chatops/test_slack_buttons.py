@@ -13,13 +13,15 @@ import aiohttp
 import pytest
 
 from bastion.chatops import slack
+from bastion.chatops.cards import Card
 from bastion.chatops.errands import Errands
+from bastion.chatops.slack import blocks
 from bastion.chatops.slack.face import Face
 from bastion.chatops.slack.socket import Socket
 from bastion.core.errors import Unavailable
 from tests.access.test_life import GLASS, ONA
 from tests.chatops.counter import NAMES, USERS, desk_of, parts_of, serving
-from tests.chatops.fake_slack import APP_TOKEN, BOT_TOKEN, SECRET, TEAM, FakeSlack, Said, running_slack, until
+from tests.chatops.fake_slack import APP_TOKEN, BOT_TOKEN, OPS, SECRET, TEAM, FakeSlack, Said, running_slack, until
 from tests.fakes import FakeClock
 from tests.office import CARLA, NARROW, PROD, SAM, WEB, Office, narrowed, open_office, wish
 
@@ -408,6 +410,14 @@ async def http(office: Office, fake: FakeSlack) -> AsyncIterator[FakeSlack]:
 async def pressing(http: FakeSlack) -> bytes:
     said = await asked(http)
     return urlencode({"payload": json.dumps(http.pressing("U0SAM", said, said.buttons["Approve"]))}).encode()
+
+
+async def test_slack_is_told_to_look_for_no_names_and_links_in_what_is_posted(fake: FakeSlack) -> None:
+    await slack.SlackApi(token=BOT_TOKEN, channel=None, base_url=fake.base_url).post(OPS, blocks.message(Card("x")))
+    (said,) = fake.channel()
+    assert {name: said.body[name] for name in ("parse", "link_names", "unfurl_links", "unfurl_media")} == {
+        "parse": "none", "link_names": False, "unfurl_links": False, "unfurl_media": False,
+    }  # fmt: skip
 
 
 async def test_no_button_works_without_the_signature(http: FakeSlack, office: Office) -> None:
