@@ -562,6 +562,17 @@ async def test_a_token_of_one_kind_is_not_taken_for_the_other(console: Console) 
     assert (await ask(console, "GET", "/api/v1/called", headers={"Authorization": f"Bearer {new_secret()}"}))[0] == 401
 
 
+async def test_of_two_authorization_headers_neither_counts(console: Console) -> None:
+    """A proxy in front may have judged the other one."""
+    good = f"Bearer {await bearer(console)}"
+    for both in ([good, "Bearer other"], ["Bearer other", good], [good, good]):
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{console.url}/api/v1/whoami", headers=[("Authorization", each) for each in both]) as response,
+        ):
+            assert response.status == 401
+
+
 async def test_a_cookie_alone_changes_nothing(console: Console) -> None:
     await bearer(console)
     identity = await console.store.identity(IdentityId(console.provider.issuer, "alice"))
