@@ -68,6 +68,8 @@ class FakeSlack:
     _sockets: list[web.WebSocketResponse] = field(default_factory=list)
     _answers: dict[str, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
     _numbers: Any = field(default_factory=lambda: itertools.count(1))
+    _latest: dict[str, Any] = field(default_factory=dict)
+    """The envelope that went through the socket last."""
 
     # ------------------------------------------------------------------------------------------------ what people do
 
@@ -221,9 +223,13 @@ class FakeSlack:
             return response.status, json.loads(text) if text.startswith("{") else {}
 
     async def _through_socket(self, kind: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-        number = f"e-{next(self._numbers)}"
-        answered = self._answers[number] = asyncio.get_running_loop().create_future()
-        await self._sockets[-1].send_json({"type": kind, "envelope_id": number, "payload": payload})
+        self._latest = {"type": kind, "envelope_id": f"e-{next(self._numbers)}", "payload": payload}
+        return await self.send_again()
+
+    async def send_again(self) -> dict[str, Any]:
+        """The latest envelope, as Slack does when it was not answered in time."""
+        answered = self._answers[self._latest["envelope_id"]] = asyncio.get_running_loop().create_future()
+        await self._sockets[-1].send_json(self._latest)
         return await asyncio.wait_for(answered, 5)
 
     def _payload(self, kind: str, user: str, team: str, user_team: str | None) -> dict[str, Any]:

@@ -379,6 +379,16 @@ async def test_a_socket_that_slack_closes_is_opened_again(chat: FakeSlack, reque
     assert "You are sam@example.com" in await chat.type("U0SAM", "who")
 
 
+async def test_an_envelope_that_slack_sends_again_is_not_carried_out_again(
+    chat: FakeSlack, office: Office, request: pytest.FixtureRequest
+) -> None:
+    if "http" in request.node.callspec.id:
+        return
+    await asked(chat)
+    assert "arrived before" in (await chat.send_again())["text"]
+    assert len(await office.store.waiting_requests(asked_after=office.clock.now() - timedelta(hours=1))) == 1
+
+
 @pytest.mark.parametrize("url", ["ws://wss.slack.example/x", "http://127.0.0.1/x", "ws://127.0.0.1.example/x", ""])
 async def test_a_socket_without_tls_is_not_opened(office: Office, fake: FakeSlack, url: str) -> None:
     """What comes over it is believed, so whoever answers for that address would be Slack."""
