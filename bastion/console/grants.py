@@ -171,7 +171,7 @@ class _Api:
         caller = await caller_of(request)
         query = read_query(request, "unused", "ending", "format")
         spans = read_span(query, "unused"), read_span(query, "ending")
-        if query.get("format", "json") not in ("json", "csv"):
+        if request.query.get("format", "json") not in ("json", "csv"):
             raise web.HTTPBadRequest(text="format is json or csv.")
         found = await self._standing.review(caller.identity, caller.place, *spans)
         if query.get("format") == "csv":

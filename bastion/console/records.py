@@ -81,7 +81,7 @@ class _Api:
     async def recording(self, request: web.Request) -> web.StreamResponse:
         viewer = await _viewer(request)
         query = read_query(request, "format", "follow")
-        style = query.get("format", "v3")
+        style = request.query.get("format", "v3")
         if style not in ("v2", "v3", "raw"):
             raise web.HTTPBadRequest(text="format is v2, v3 or raw.")
         follow = read_flag(query, "follow") or False

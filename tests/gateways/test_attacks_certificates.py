@@ -119,6 +119,7 @@ _IMPOSSIBLE = "names a grant that cannot exist"
 _OPTIONS = "options that are not understood"
 _ADDRESS = "for another address"
 _UNKNOWN = "is not known here"
+_ANOTHER = "is not the one that was made under its number"
 _UNREADABLE = "cannot be read"
 
 CHANGES: dict[str, tuple[Change, str]] = {
@@ -145,8 +146,8 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "a look-alike letter": (with_principal(lambda p: p.replace("a", "\N{CYRILLIC SMALL LETTER A}", 1)), _GRANT),
     "a full-width digit": (with_principal(lambda p: p[:-1] + "\N{FULLWIDTH DIGIT ONE}"), _IMPOSSIBLE),
     "capitals": (with_principal(str.upper), _GRANT),
-    "a grant in capitals": (with_principal(lambda p: p[:-12] + p[-12:].upper()), _UNKNOWN),
-    "a grant that does not exist": (with_principals(access_principal(STAGING, "g-0000000000000")), _UNKNOWN),
+    "a grant in capitals": (with_principal(lambda p: p[:-12] + p[-12:].upper()), _ANOTHER),
+    "a grant that does not exist": (with_principals(access_principal(STAGING, "g-0000000000000")), _ANOTHER),
     "a way up": (with_principal(lambda p: p.replace("g-", "../g-")), _IMPOSSIBLE),
     "expired": (valid(timedelta(minutes=-20), timedelta(minutes=-10)), "certificate ended at"),
     "expired this very second": (valid(timedelta(minutes=-10), timedelta(0)), "certificate ended at"),
