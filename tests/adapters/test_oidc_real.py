@@ -114,6 +114,16 @@ async def test_a_provider_that_is_away_lets_nobody_new_in_and_those_who_are_in_s
     assert (status, "identity provider does not answer" in page) == (503, True), page
 
 
+async def test_an_older_session_at_the_provider_is_an_older_login(bastion: Whole) -> None:
+    """The provider says when it was made because it is asked for an age; nothing in the client's registration does."""
+    older = timedelta(minutes=3)
+    async with bastion.browser() as browser:
+        await bastion.token(browser)
+        bastion.clock.skew += older
+        await bastion.token(browser)
+    assert bastion.clock.now() - (await bastion.store.identity(bastion.alice)).authenticated_at >= older
+
+
 # ------------------------------------------------------------------------------------------------------------ step-up
 
 

@@ -22,6 +22,11 @@ from bastion.core.identity import Proof, Renewal, StepUp, VerifiedClaims
 from bastion.core.target import printable
 from bastion.ports import Clock
 
+ANY_AGE = timedelta(days=365)
+"""How old somebody's session at the provider may be where nobody said how old. Whoever is asked for an age has to say
+``auth_time`` (OpenID Connect Core 1.0, section 2), without which an old session would pass for a login of now.
+"""
+
 PATIENCE = timedelta(seconds=10)
 """For one exchange; somebody is waiting in front of a browser."""
 
@@ -91,6 +96,7 @@ class OidcProvider:
             "nonce": nonce,
             "code_challenge": code_challenge,
             "code_challenge_method": "S256",
+            "max_age": str(int(ANY_AGE.total_seconds())),
         }
         # Section 11: a refresh token beyond the browser's session is asked for with the person's consent.
         prompts = ["consent"] if "offline_access" in self._scopes else []

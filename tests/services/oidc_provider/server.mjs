@@ -30,7 +30,7 @@ const configuration = {
   conformIdTokenClaims: false, // as most providers do it: the claims of the scopes are in the ID token
   acrValues: ['urn:example:mfa', 'urn:example:pwd', 'urn:example:phr'],
   enabledJWA: { idTokenSigningAlgValues: ['RS256', 'ES256'] },
-  clientDefaults: { id_token_signed_response_alg: 'ES256', require_auth_time: true },
+  clientDefaults: { id_token_signed_response_alg: 'ES256' },
   features: {
     devInteractions: { enabled: false },
     deviceFlow: { enabled: true },
