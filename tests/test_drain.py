@@ -11,6 +11,7 @@ from pathlib import Path
 from bastion.adapters.store import open_store
 from bastion.core.session import End
 from bastion.demo.stage import LOGIN, STAGING_WEB, Stage, serving, staged
+from tests.letin import let_in
 
 NOTICE = b"UTC. What is not done by then will be cut off."
 RESTARTS = "The bastion is about to restart. Connect again in a moment."
@@ -20,14 +21,7 @@ RESTARTS = "The bastion is about to restart. Connect again in a moment."
 async def draining(folder: Path, drain: str) -> AsyncIterator[Stage]:
     """A stage with a contractor who may connect; its bastion is another one, which ``drain`` is for."""
     async with staged(folder / "stage") as stage:
-        for who in ("contractor", "admin"):
-            assert (await stage.run(who, "bastion", "login", stage.url)).status == 0
-        granted = await stage.run(
-            "admin", "bastion", "grant", "contractor@example.com", STAGING_WEB, "--as", LOGIN, "--for", "1h",
-            "--because", "a test",
-        )  # fmt: skip
-        assert granted.status == 0, granted.said
-        assert (await stage.run("contractor", "bastion", "cert", STAGING_WEB)).status == 0
+        await let_in(stage)
         stage.process.terminate()
         await stage.process.wait()
         stage.config.write_text(stage.config.read_text().replace("drain: 0s", f"drain: {drain}"))

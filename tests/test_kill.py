@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bastion.core.recording import Code, Entry, Lines, Passed
 from bastion.demo.stage import LOGIN, STAGING_WEB, Stage, serving, staged
+from tests.letin import let_in
 
 LINES = 2_000
 
@@ -33,14 +34,7 @@ RATE = 8 * 1024
 
 async def test_every_byte_the_client_received_is_in_the_recording_and_it_still_replays(tmp_path: Path) -> None:
     async with staged(tmp_path / "stage", more=f"recordings: {{full_until: {FULL_UNTIL}}}\n") as stage:
-        for who in ("contractor", "admin", "auditor"):
-            assert (await stage.run(who, "bastion", "login", stage.url)).status == 0
-        granted = await stage.run(
-            "admin", "bastion", "grant", "contractor@example.com", STAGING_WEB, "--as", LOGIN, "--for", "1h",
-            "--because", "a test",
-        )  # fmt: skip
-        assert granted.status == 0, granted.said
-        assert (await stage.run("contractor", "bastion", "cert", STAGING_WEB)).status == 0
+        await let_in(stage, "auditor")
         flood = await start(stage, "yes")
         flooded = b""
         while len(flooded) < FLOOD:

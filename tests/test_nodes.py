@@ -14,6 +14,7 @@ from bastion.adapters.coordination.link import PREFIX
 from bastion.adapters.coordination.redis import BORN
 from bastion.demo.stage import INSIDE, LOGIN, STAGING_WEB, Stage, serving, staged
 from bastion.demo.tools import free_port
+from tests.letin import let_in
 from tests.services.postgres import running_postgres
 from tests.services.redis import running_redis
 
@@ -39,14 +40,7 @@ async def test_a_grant_revoked_on_one_node_cuts_a_session_on_the_other(tmp_path:
         redis.Redis.from_url(coordination).set(PREFIX + BORN, int((time.time() - 3600) * 1000))
         more = f"store: {{url: {store}}}\ncoordination: {{url: {coordination}}}\n"
         async with staged(tmp_path / "stage", more=more) as stage:
-            for who in ("contractor", "admin", "auditor"):
-                assert (await stage.run(who, "bastion", "login", stage.url)).status == 0
-            granted = await stage.run(
-                "admin", "bastion", "grant", "contractor@example.com", STAGING_WEB, "--as", LOGIN, "--for", "1h",
-                "--because", "a test",
-            )  # fmt: skip
-            assert granted.status == 0, granted.said
-            assert (await stage.run("contractor", "bastion", "cert", STAGING_WEB)).status == 0
+            await let_in(stage, "auditor")
             config, port = second_node(stage)
             async with serving(config):
                 client = await stage.start(

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from bastion.demo.stage import LOGIN, STAGING_WEB, Stage, staged
+from tests.letin import let_in
 from tests.world import until
 
 FORBID = '@id("freeze")\nforbid (principal, action in Action::"connect", resource);\n'
@@ -15,14 +16,7 @@ FORBID = '@id("freeze")\nforbid (principal, action in Action::"connect", resourc
 
 async def test_a_changed_policy_is_taken_over_and_cuts_what_it_forbids(tmp_path: Path) -> None:
     async with staged(tmp_path / "stage") as stage:
-        for who in ("contractor", "admin"):
-            assert (await stage.run(who, "bastion", "login", stage.url)).status == 0
-        granted = await stage.run(
-            "admin", "bastion", "grant", "contractor@example.com", STAGING_WEB, "--as", LOGIN, "--for", "1h",
-            "--because", "a test",
-        )  # fmt: skip
-        assert granted.status == 0, granted.said
-        assert (await stage.run("contractor", "bastion", "cert", STAGING_WEB)).status == 0
+        await let_in(stage)
         command = ["ssh", "-F", str(stage.ssh_config("contractor")), f"{LOGIN}@{STAGING_WEB}", "echo on; sleep 60"]
         client = await stage.start("contractor", *command)
         assert client.stdout is not None

@@ -20,6 +20,7 @@ from bastion.adapters.store import SqlStore, open_store
 from bastion.core.audit import EventFilter, Kind
 from bastion.core.session import End
 from bastion.demo.stage import INSIDE, LOGIN, STAGING_WEB, Stage, staged
+from tests.letin import let_in
 from tests.services.redis import running_redis
 from tests.world import until
 
@@ -72,14 +73,7 @@ async def test_workers_share_a_port_are_replaced_and_stop_together(tmp_path: Pat
     """In one: what costs here is starting, and logging in."""
     async with working(tmp_path / "stage") as (stage, store):
         await until(lambda: up(store), PATIENCE)
-        for who in ("contractor", "admin"):
-            assert (await stage.run(who, "bastion", "login", stage.url)).status == 0
-        granted = await stage.run(
-            "admin", "bastion", "grant", "contractor@example.com", STAGING_WEB, "--as", LOGIN, "--for", "1h",
-            "--because", "a test",
-        )  # fmt: skip
-        assert granted.status == 0, granted.said
-        assert (await stage.run("contractor", "bastion", "cert", STAGING_WEB)).status == 0
+        await let_in(stage)
 
         await every_worker_gets_its_part(stage, store)
         await one_that_dies_is_replaced_and_cleans_up_after_itself(stage, store)

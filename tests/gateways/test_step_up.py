@@ -162,9 +162,7 @@ async def test_the_command_line_asks_for_the_login_that_a_policy_names(bastion: 
         status, answer = await bastion.call("POST", "/api/v1/certificates", weak, json=body)
         assert (status, answer["step_up"]) == (401, f"acr={PHR} amr=hwk"), answer
         assert answer["error"].endswith(f"bastion login --acr {PHR} --amr hwk")
-        home = bastion.folder / "home"
-        home.mkdir()
-        command = ["env", f"HOME={home}", "BROWSER=true", "TERM=dumb", sys.executable, "-m", "bastion"]
+        command, home = ours(bastion)
         async with Client([*command, "login", bastion.url, "--acr", PHR, "--amr", "hwk"], home) as login:
             await finish(login, browser, bastion, proof={"acr": PHR, "amr": "hwk"})
             assert await login.status() == 0, login.seen
@@ -179,18 +177,23 @@ async def test_the_command_line_asks_for_the_login_that_a_policy_names(bastion: 
 
 @pytest.mark.parametrize("bastion", [STRONG], indirect=True, ids=["a second factor"])
 async def test_who_has_our_command_line_is_asked_while_their_ssh_waits_for_its_certificate(bastion: Whole) -> None:
-    home = bastion.folder / "home"
-    home.mkdir()
-    environment = ["env", f"HOME={home}", "BROWSER=true", "TERM=dumb", sys.executable, "-m", "bastion"]
+    command, home = ours(bastion)
     async with bastion.browser() as browser:
-        async with Client([*environment, "login", bastion.url], home) as login:
+        async with Client([*command, "login", bastion.url], home) as login:
             await finish(login, browser, bastion, mfa=False)
             assert await login.status() == 0, login.seen
-        async with Client([*environment, "ssh", "--no-agent", RESOLVED, "echo reached"], home) as ssh:
+        async with Client([*command, "ssh", "--no-agent", RESOLVED, "echo reached"], home) as ssh:
             await ssh.sees("Forbidden by policy strong.")
             await finish(ssh, browser, bastion, mfa=True)
             assert await ssh.status() == 0, ssh.seen
             assert b"reached" in ssh.seen
+
+
+def ours(bastion: Whole) -> tuple[list[str], Path]:
+    """How somebody calls our command line, and their home."""
+    home = bastion.folder / "home"
+    home.mkdir()
+    return ["env", f"HOME={home}", "BROWSER=true", "TERM=dumb", sys.executable, "-m", "bastion"], home
 
 
 async def finish(client: Client, browser: RealBrowser, bastion: Whole, **how: Any) -> None:
@@ -239,20 +242,18 @@ async def reached(bastion: Whole, key: Path) -> tuple[int, bool]:
 
 @pytest.mark.parametrize("bastion", [STRONG_COMMANDS], indirect=True, ids=["a second factor for commands"])
 async def test_the_certificates_of_an_older_login_are_not_used_after_a_new_one(bastion: Whole) -> None:
-    home = bastion.folder / "home"
-    home.mkdir()
-    environment = ["env", f"HOME={home}", "BROWSER=true", "TERM=dumb", sys.executable, "-m", "bastion"]
+    command, home = ours(bastion)
     async with bastion.browser() as browser:
-        async with Client([*environment, "login", bastion.url], home) as login:
+        async with Client([*command, "login", bastion.url], home) as login:
             await finish(login, browser, bastion, mfa=False)
             assert await login.status() == 0, login.seen
-        async with Client([*environment, "ssh", "--no-agent", RESOLVED, "echo reached"], home) as ssh:
+        async with Client([*command, "ssh", "--no-agent", RESOLVED, "echo reached"], home) as ssh:
             await ssh.sees(Remedy.MFA.sentence)
             assert await ssh.status() == 254, ssh.seen
-        async with Client([*environment, "login", "--mfa"], home) as login:
+        async with Client([*command, "login", "--mfa"], home) as login:
             await finish(login, browser, bastion, mfa=True)
             assert await login.status() == 0, login.seen
-        async with Client([*environment, "ssh", "--no-agent", RESOLVED, "echo reached"], home) as ssh:
+        async with Client([*command, "ssh", "--no-agent", RESOLVED, "echo reached"], home) as ssh:
             assert await ssh.status() == 0, ssh.seen
 
 
